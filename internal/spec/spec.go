@@ -1,0 +1,124 @@
+// Package spec holds what an operator can ask for: timing, nodes, groups and
+// resources, as plain values. Package config reads them from files, fsm
+// replicates them, resource and vip carry them out.
+package spec
+
+import (
+	"fmt"
+	"time"
+)
+
+// Role says what a node is for.
+type Role string
+
+const (
+	RoleNode    Role = "node"    // may own groups
+	RoleWitness Role = "witness" // votes, owns nothing
+)
+
+// Timing is the cluster's idea of time. Every field is > 0.
+// Invariants: Deadtime > 2*Keepalive, Warntime < Deadtime, Initdead >= Deadtime.
+type Timing struct {
+	Keepalive time.Duration `json:"keepalive"` // a beat is sent this often
+	Warntime  time.Duration `json:"warntime"`  // no beat for this long = late
+	Deadtime  time.Duration `json:"deadtime"`  // no beat for this long = dead; also the longest a lease can last, plus clock rate
+	Initdead  time.Duration `json:"initdead"`  // replaces Deadtime until the cluster first formed
+}
+
+const (
+	// RatePermille bounds how wrong a clock's rate may be: 5 %.
+	RatePermille = 50
+	// leaseSlack is what the bound keeps back for reading clocks and timers.
+	leaseSlack = 5 * time.Millisecond
+)
+
+// LeaseLength is D: how long after its send time an acked beat lets a node
+// hold. deadtime = D*(1+r)/(1-r) + 5 ms, so that a holder whose clock runs slow
+// has still muted itself when a waiter whose clock runs fast takes over.
+func (t Timing) LeaseLength() time.Duration {
+	d := t.Deadtime - leaseSlack
+	return d * (1000 - RatePermille) / (1000 + RatePermille)
+}
+
+// Validate returns every rule t breaks, each with both values in it.
+func (t Timing) Validate() []string {
+	var bad []string
+	if t.Keepalive <= 0 {
+		bad = append(bad, fmt.Sprintf("keepalive is %v; it must be above 0", t.Keepalive))
+	}
+	if t.Deadtime <= 2*t.Keepalive {
+		bad = append(bad, fmt.Sprintf("deadtime %v must exceed 2 x keepalive (%v)", t.Deadtime, t.Keepalive))
+	}
+	if t.Deadtime < 50*time.Millisecond {
+		bad = append(bad, fmt.Sprintf("deadtime %v is too short; the least is 50ms", t.Deadtime))
+	}
+	if t.Warntime >= t.Deadtime || t.Warntime <= 0 {
+		bad = append(bad, fmt.Sprintf("warntime %v must be above 0 and less than deadtime (%v)", t.Warntime, t.Deadtime))
+	}
+	if t.Initdead < t.Deadtime {
+		bad = append(bad, fmt.Sprintf("initdead %v must be at least deadtime (%v)", t.Initdead, t.Deadtime))
+	}
+	return bad
+}
+
+// Profiles are the named timings of the node file. "lan" is the default.
+var Profiles = map[string]Timing{
+	"fast":      {25 * time.Millisecond, 100 * time.Millisecond, 250 * time.Millisecond, 5 * time.Second},
+	"lan":       {100 * time.Millisecond, 400 * time.Millisecond, time.Second, 15 * time.Second},
+	"vm":        {250 * time.Millisecond, time.Second, 3 * time.Second, 30 * time.Second},
+	"wan":       {time.Second, 5 * time.Second, 15 * time.Second, time.Minute},
+	"heartbeat": {2 * time.Second, 10 * time.Second, 30 * time.Second, time.Minute},
+}
+
+// Node is a founder as the node file lists it.
+type Node struct {
+	Name    string `json:"name"`
+	Address string `json:"address"` // on the first link; IP literal
+	Role    Role   `json:"role"`
+}
+
+// Failback says when a group goes back to a more preferred node.
+type Failback struct {
+	On    bool          `json:"on"`
+	After time.Duration `json:"after"` // the node must have been healthy this long; 0 = at once
+}
+
+// String renders the value as the cluster file takes it.
+func (f Failback) String() string {
+	switch {
+	case !f.On:
+		return "off"
+	case f.After > 0:
+		return "after " + f.After.String()
+	}
+	return "on"
+}
+
+// Group is a set of resources that move together: started in order, stopped in
+// reverse.
+type Group struct {
+	Name      string     `json:"name"`
+	Prefer    []string   `json:"prefer"` // node names, most wanted first; then the rest, least loaded first
+	Failback  Failback   `json:"failback"`
+	Exclusive bool       `json:"exclusive"` // never starts on an expired lease alone (design R4)
+	Resources []Resource `json:"resources"`
+}
+
+// Resource is one thing a host runs for a group.
+type Resource struct {
+	Type string `json:"type"` // ip, exec, ...
+	Name string `json:"name"` // ip: address or prefix; else a name
+	// Dev is the device of an ip resource.
+	Dev string `json:"dev,omitempty"`
+	// Start, Stop and Monitor are argument lists of an exec resource; no shell.
+	Start   []string `json:"start,omitempty"`
+	Stop    []string `json:"stop,omitempty"`
+	Monitor []string `json:"monitor,omitempty"`
+	// Every is the time between two runs of Monitor. 0 = not monitored.
+	Every time.Duration `json:"every,omitempty"`
+	// Timeout bounds one run of Start, Stop or Monitor. 0 = 20 s.
+	Timeout time.Duration `json:"timeout,omitempty"`
+	// Restarts is how often a failed resource is started again here before the
+	// group moves.
+	Restarts int `json:"restarts,omitempty"`
+}
