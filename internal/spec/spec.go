@@ -5,6 +5,8 @@ package spec
 
 import (
 	"fmt"
+	"net/netip"
+	"strings"
 	"time"
 )
 
@@ -121,4 +123,14 @@ type Resource struct {
 	// Restarts is how often a failed resource is started again here before the
 	// group moves.
 	Restarts int `json:"restarts,omitempty"`
+}
+
+// Address is the address of an ip resource without its prefix length: what must
+// be unique, and what R11 compares. The name itself if it does not parse.
+func (r Resource) Address() string {
+	text, _, _ := strings.Cut(r.Name, "/")
+	if a, err := netip.ParseAddr(text); err == nil {
+		return a.Unmap().String()
+	}
+	return r.Name
 }

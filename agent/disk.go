@@ -1,0 +1,150 @@
+package agent
+
+import (
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"hanode/config"
+)
+
+// disk is data_dir: locked, with this node's identity in it.
+type disk struct {
+	dir  string
+	lock *os.File
+
+	mu sync.Mutex
+	id identity
+}
+
+// identity is what the node must never forget, nor confuse with another disk's.
+type identity struct {
+	Cluster string `json:"cluster"`
+	Name    string `json:"name"`
+	// ID tells this data directory from every other.
+	ID string `json:"id"`
+	// Disk counts this node's data directories; 0 = not a raft server yet (R12).
+	Disk uint64 `json:"disk"`
+}
+
+const identityFile = "identity.json"
+
+// openDisk makes and locks data_dir and reads the identity, or makes one.
+func openDisk(cfg *config.Node) (*disk, error) {
+	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
+		return nil, fmt.Errorf("make data_dir: %w", err)
+	}
+	d := &disk{dir: cfg.DataDir}
+	f, err := os.OpenFile(d.path("lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open the lock of data_dir: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		_ = f.Close()
+		return nil, fmt.Errorf("data_dir %s is in use by another agent; stop it, or give this one a data_dir of its own", d.dir)
+	}
+	d.lock = f
+	if err := d.load(cfg); err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
+func (d *disk) path(name string) string { return filepath.Join(d.dir, name) }
+
+func (d *disk) load(cfg *config.Node) error {
+	path := d.path(identityFile)
+	b, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		if _, err := os.Stat(d.path("raft.db")); err == nil {
+			return fmt.Errorf("%s is missing but %s is there: the stored state is damaged; nothing was changed. Restore %s from a backup, "+
+				"or move the data directory aside and start again: the node then joins anew", path, d.path("raft.db"), d.dir)
+		}
+		d.id = identity{Cluster: cfg.Cluster, Name: cfg.Name, ID: rand.Text()}
+		return d.save()
+	}
+	if err != nil {
+		return fmt.Errorf("read the node's identity: %w", err)
+	}
+	if err := json.Unmarshal(b, &d.id); err != nil || d.id.ID == "" {
+		return fmt.Errorf("%s is damaged (%v); nothing was changed. Restore it from a backup, "+
+			"or move the data directory aside and start again: the node then joins anew", path, err)
+	}
+	if d.id.Cluster != cfg.Cluster || d.id.Name != cfg.Name {
+		return fmt.Errorf("data_dir %s belongs to node %q of cluster %q, but %s says node %q of cluster %q; correct the file or give a data_dir of its own",
+			d.dir, d.id.Name, d.id.Cluster, cfg.File, cfg.Name, cfg.Cluster)
+	}
+	return nil
+}
+
+func (d *disk) save() error {
+	b, err := json.MarshalIndent(d.id, "", "  ")
+	if err != nil {
+		return err
+	}
+	return writeFile(d.path(identityFile), b)
+}
+
+// number is which data directory this is; 0 = not a raft server yet.
+func (d *disk) number() uint64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.id.Disk
+}
+
+func (d *disk) setNumber(n uint64) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.id.Disk = n
+	return d.save()
+}
+
+func (d *disk) close() error { return d.lock.Close() }
+
+// setAside renames data_dir: what left a cluster must not come back by accident.
+func (d *disk) setAside() error {
+	to := fmt.Sprintf("%s.left-%s", d.dir, time.Now().UTC().Format("20060102T150405"))
+	return os.Rename(d.dir, to)
+}
+
+// loadPeers reads the link addresses learned earlier. They are a hint: a file that
+// cannot be read is as good as none.
+func (d *disk) loadPeers() map[string][]netip.Addr {
+	var m map[string][]netip.Addr
+	b, err := os.ReadFile(d.path("peers.json"))
+	if err != nil || json.Unmarshal(b, &m) != nil {
+		return nil
+	}
+	return m
+}
+
+func (d *disk) savePeers(m map[string][]netip.Addr) {
+	if b, err := json.Marshal(m); err == nil {
+		_ = writeFile(d.path("peers.json"), b) // a hint
+	}
+}
+
+// writeFile replaces path by b, durably.
+func writeFile(path string, b []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	return nil
+}

@@ -1,0 +1,94 @@
+package agent
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+
+	"hanode/cluster"
+	"hanode/config"
+	"hanode/internal/clock"
+	"hanode/internal/netio"
+	"hanode/vip"
+)
+
+// Host is what an agent needs of the machine below it. The tests have one made of
+// memory, in virtual time.
+type Host struct {
+	Network netio.Network
+	Clock   clock.Clock
+	// ID tells this host from a clone of it and from its own past: boot and network
+	// namespace (R8).
+	ID string
+	// Claim makes this the only agent of the cluster on the host until the process
+	// dies; kill -9 included.
+	Claim func(cluster string) (release func() error, err error)
+	// Kernel opens the guard with every VIP closed.
+	Kernel func(dataDir string, problem func(code, text string)) (vip.Kernel, error)
+	// Stores opens raft's disk; hung is called when it hangs.
+	Stores func(dir string, hung func(error)) (cluster.Stores, error)
+}
+
+// diskLimit is how long one write of raft's log may take before the process ends:
+// a leader with a hung disk must not lead.
+const diskLimit = 10 * time.Second
+
+// RealHost is this machine, in the network namespace of this process.
+func RealHost(cfg *config.Node, log *slog.Logger) (*Host, error) {
+	network, err := netio.Host(cfg.Links)
+	if err != nil {
+		return nil, err
+	}
+	hostID, err := hostID()
+	if err != nil {
+		return nil, err
+	}
+	clk := clock.System()
+	return &Host{
+		Network: network, Clock: clk, ID: hostID, Claim: claim,
+		Kernel: func(dir string, problem func(code, text string)) (vip.Kernel, error) {
+			return vip.Open(vip.Options{Dir: dir, Log: log, Clock: clk, OnProblem: problem})
+		},
+		Stores: func(dir string, hung func(error)) (cluster.Stores, error) {
+			return cluster.OpenStores(dir, diskLimit, hung, log)
+		},
+	}, nil
+}
+
+func hostID() (string, error) {
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return "", fmt.Errorf("read the boot id: %w", err)
+	}
+	ns, err := os.Stat("/proc/self/ns/net")
+	if err != nil {
+		return "", fmt.Errorf("read the network namespace: %w", err)
+	}
+	st, ok := ns.Sys().(*syscall.Stat_t)
+	if !ok {
+		return "", errors.New("the network namespace has no inode")
+	}
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s %d", strings.TrimSpace(string(boot)), st.Ino))
+	return hex.EncodeToString(sum[:8]), nil
+}
+
+// claim takes an abstract unix socket: the kernel gives it to one process per
+// network namespace and takes it back only when that process is dead.
+func claim(cluster string) (func() error, error) {
+	name := "@hanode/" + cluster
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: name, Net: "unix"})
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("another hanode agent of cluster %q already runs on this host; stop it first", cluster)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("claim %s: %w", name, err)
+	}
+	return l.Close, nil
+}

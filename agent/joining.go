@@ -1,0 +1,465 @@
+package agent
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"time"
+
+	"hanode/api"
+	"hanode/cluster"
+	"hanode/config"
+	"hanode/fsm"
+	"hanode/internal/id"
+	"hanode/internal/spec"
+	"hanode/lease"
+	"hanode/peer"
+)
+
+// What runs on the TLS port, told apart by ALPN.
+const (
+	alpnRaft = "hanode-raft/1"
+	alpnPeer = "hanode-peer/1"
+)
+
+func (a *Agent) seeds() (map[string]netip.Addr, error) {
+	out := map[string]netip.Addr{}
+	for _, n := range a.cfg.Nodes {
+		ad, err := netip.ParseAddr(n.Address)
+		if err != nil {
+			return nil, fmt.Errorf("address of node %s: %w", n.Name, err)
+		}
+		out[n.Name] = ad
+	}
+	return out, nil
+}
+
+// dialTLS opens an authenticated connection to a node by name.
+func (a *Agent) dialTLS(ctx context.Context, node, alpn string) (net.Conn, error) {
+	cfg, err := a.keys.ClientConfig(a.cfg.Cluster, a.cfg.Name, node, alpn)
+	if err != nil {
+		return nil, err
+	}
+	c, err := a.gossip.Dial(ctx, node, a.cfg.Port+1)
+	if err != nil {
+		return nil, err
+	}
+	t := tls.Client(c, cfg)
+	if err := t.HandshakeContext(ctx); err != nil {
+		_ = c.Close()
+		return nil, fmt.Errorf("dial %s: %w", node, err)
+	}
+	return t, nil
+}
+
+// joinLoop brings the node into its cluster (founding it with the others, going
+// on after a restart, or joining anew with an empty disk), registers it, and
+// registers it anew whenever it was fenced.
+func (a *Agent) joinLoop(ctx context.Context) {
+	if err := a.enter(ctx); err != nil {
+		if ctx.Err() == nil {
+			a.die(err)
+		}
+		return
+	}
+	n := a.node.Load()
+	a.goLoop(func(ctx context.Context) { n.WhileLeader(ctx, a.leadLoop) })
+	a.goLoop(a.readyLoop)
+	a.goLoop(a.watchState)
+	for ctx.Err() == nil {
+		if !a.drain.Load() {
+			if err := a.alone(ctx); err != nil {
+				a.die(err)
+				return
+			}
+			a.register(ctx)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-a.fenced:
+		}
+		a.log.Warn("this registration was fenced: dropping everything, then registering anew")
+		a.hold.Lock()
+		if a.hold.holder != nil {
+			a.hold.holder.Fence()
+		}
+		a.hold.Unlock()
+		a.groups.wakeAll()
+		for a.groups.running() > 0 && ctx.Err() == nil {
+			sleepCtx(ctx, 2*time.Millisecond)
+		}
+	}
+}
+
+// enter decides who this node is in raft and starts it.
+func (a *Agent) enter(ctx context.Context) error {
+	bootstrap := false
+	if a.disk.number() == 0 {
+		var err error
+		if bootstrap, err = a.decide(ctx); err != nil {
+			return err
+		}
+	}
+	stores, err := a.host.Stores(a.cfg.DataDir, func(err error) {
+		// Crash-only: a leader whose disk hangs must not go on leading, and a process
+		// that tries to stop nicely may hang on that very disk.
+		a.log.Error("ending the process", "err", err)
+		os.Exit(1)
+	})
+	if err != nil {
+		return err
+	}
+	n, err := cluster.Start(cluster.Config{
+		Name: a.cfg.Name, Disk: a.disk.number(), Machine: a.machine, Stores: stores, Log: a.log,
+		Listener: a.mux.Protocol(alpnRaft),
+		Dial:     func(ctx context.Context, node string) (net.Conn, error) { return a.dialTLS(ctx, node, alpnRaft) },
+	})
+	if err != nil {
+		return errors.Join(err, closeStores(stores))
+	}
+	if bootstrap {
+		if err := n.Bootstrap(a.founders()); err != nil {
+			return errors.Join(fmt.Errorf("found the cluster: %w", err), n.Stop())
+		}
+	}
+	a.node.Store(n)
+	return nil
+}
+
+func closeStores(s cluster.Stores) error {
+	if s.Close == nil {
+		return nil
+	}
+	return s.Close()
+}
+
+// maxVoters is how many of the founders vote; the rest get the log without a vote.
+const maxVoters = 7
+
+// founders is raft's first configuration, the same on every founder.
+func (a *Agent) founders() []cluster.Server {
+	var out []cluster.Server
+	for i, n := range a.cfg.Nodes {
+		out = append(out, cluster.Server{Name: n.Name, Voter: i < maxVoters})
+	}
+	return out
+}
+
+// decide is R12: found only while a majority of the founders says "fresh, never
+// left" by the same list and none that answers has state; else, if somebody has a
+// cluster, join it with a new raft identity. It asks until one of both holds.
+func (a *Agent) decide(ctx context.Context) (bootstrap bool, err error) {
+	digest := a.cfg.Digest()
+	for ctx.Err() == nil {
+		fresh, member := 1, ""
+		for _, n := range a.cfg.Nodes {
+			if n.Name == a.cfg.Name {
+				continue
+			}
+			h, err := a.hello(ctx, n.Name)
+			if err != nil {
+				a.log.Debug("founder not reached yet", "peer", n.Name, "err", err)
+				continue
+			}
+			switch {
+			case h.State == peer.Member:
+				member = n.Name
+			case h.Digest != digest:
+				a.problems.set("founders-differ", fmt.Sprintf("%s has another list of founders, timing or port (digest %.8s, here %.8s)", n.Name, h.Digest, digest))
+			case h.State == peer.Fresh || h.State == peer.Founding:
+				fresh++
+			}
+		}
+		switch {
+		case member != "":
+			if err := a.rejoin(ctx, member); err != nil {
+				a.log.Info("cannot join yet", "via", member, "err", err)
+				break
+			}
+			return false, nil
+		case fresh >= len(a.cfg.Nodes)/2+1:
+			a.log.Info("founding the cluster", "founders", len(a.cfg.Nodes), "agreeing", fresh)
+			a.problems.clear("founders-differ")
+			return true, a.disk.setNumber(1)
+		}
+		sleepCtx(ctx, 100*time.Millisecond)
+	}
+	return false, ctx.Err()
+}
+
+func (a *Agent) hello(ctx context.Context, node string) (peer.Hello, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	return a.peers.Hello(ctx, node)
+}
+
+// rejoin asks the leader for a new raft identity: an empty disk never votes under
+// an old one (an emptied voter under its old name broke 71 of 1,500 runs).
+func (a *Agent) rejoin(ctx context.Context, via string) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	var errs []error
+	for _, n := range append([]spec.Node{{Name: via}}, a.cfg.Nodes...) {
+		if n.Name == a.cfg.Name {
+			continue
+		}
+		disk, err := a.peers.Rejoin(ctx, n.Name)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		a.log.Info("joining an existing cluster with an empty disk", "disk", disk)
+		return a.disk.setNumber(disk)
+	}
+	return errors.Join(errs...)
+}
+
+// Rejoin gives asker the next disk number; the members' loop does the rest.
+func (s service) Rejoin(ctx context.Context, asker string) (uint64, error) {
+	a := s.a
+	n := a.node.Load()
+	if n == nil || !n.IsLeader() {
+		return 0, peer.ErrNotLeader
+	}
+	var from uint64
+	a.machine.View(func(s *fsm.State) {
+		if x := s.Nodes[asker]; x != nil && !x.Removed {
+			from = x.Disk
+		}
+	})
+	if from == 0 {
+		return 0, fmt.Errorf("%s is not a member of this cluster; it was removed, or never was one", asker)
+	}
+	res, err := n.Propose(ctx, fsm.Command{At: a.host.Clock.Wall(), SetDisk: &fsm.SetDisk{Node: asker, From: from}})
+	if err == nil && res.Rejected != "" {
+		err = errors.New(res.Rejected)
+	}
+	return from + 1, err
+}
+
+// Hello says who this node is.
+func (s service) Hello(asker string) peer.Hello {
+	a := s.a
+	h := peer.Hello{
+		Name: a.cfg.Name, Cluster: a.cfg.Cluster, Digest: a.cfg.Digest(), State: peer.Fresh,
+		Version: a.opts.Version, HeardMS: -1,
+	}
+	switch n := a.node.Load(); {
+	case a.founded():
+		h.State = peer.Member
+	case n == nil && a.disk.number() == 0:
+	case n == nil || n.Position().LastIndex > 1:
+		h.State = peer.Member
+	default:
+		h.State = peer.Founding
+	}
+	if x, ok := a.ears.all()[asker]; ok && !x.registered.IsZero() {
+		h.HeardMS = float64(a.host.Clock.Now().Elapsed(x.registered).Microseconds()) / 1000
+	}
+	a.machine.View(func(s *fsm.State) {
+		if n := s.Nodes[asker]; n != nil {
+			h.HostID = n.HostID
+		}
+	})
+	return h
+}
+
+// found writes the cluster's first entry.
+func (a *Agent) found(ctx context.Context) error {
+	c := fsm.Found{Cluster: a.cfg.Cluster, Digest: a.cfg.Digest(), Timing: a.cfg.Timing, Nodes: a.cfg.Nodes}
+	for i, n := range a.cfg.Nodes {
+		if i < maxVoters {
+			c.Voters = append(c.Voters, n.Name)
+		}
+	}
+	if a.cfg.GroupsFile != "" {
+		groups, err := config.LoadCluster(a.cfg.GroupsFile)
+		if err != nil {
+			a.problems.set("groups-file", err.Error())
+		} else {
+			c.Groups = groups
+		}
+	}
+	res, err := a.node.Load().Propose(ctx, fsm.Command{At: a.host.Clock.Wall(), Found: &c})
+	if err == nil && res.Rejected != "" {
+		err = errors.New(res.Rejected)
+	}
+	return err
+}
+
+// alone refuses to go on while another host answers to this node's name. After a
+// reboot the old one falls silent by itself.
+func (a *Agent) alone(ctx context.Context) error {
+	limit := 3*a.timing().Deadtime + time.Second
+	begin := a.host.Clock.Now()
+	for ctx.Err() == nil {
+		other := ""
+		for _, n := range a.cfg.Nodes {
+			if n.Name == a.cfg.Name {
+				continue
+			}
+			h, err := a.hello(ctx, n.Name)
+			// Only a host that registered elsewhere and is still heard with that
+			// registration counts; our own beats before ours do not.
+			if err == nil && h.HostID != "" && h.HostID != a.hostID() && h.HeardMS >= 0 && h.HeardMS < api.MS(3*a.timing().Keepalive) {
+				other = n.Name
+			}
+		}
+		if other == "" {
+			return nil
+		}
+		if a.host.Clock.Now().Elapsed(begin) > limit {
+			return fmt.Errorf("another host is alive under the name %q (%s hears its beats); give this node a name of its own, or stop the other one", a.cfg.Name, other)
+		}
+		sleepCtx(ctx, 100*time.Millisecond)
+	}
+	return ctx.Err()
+}
+
+// hostID is data_dir, boot and network namespace: a newer registration from the
+// same one is a proof that the older is over (R8).
+func (a *Agent) hostID() string {
+	a.disk.mu.Lock()
+	defer a.disk.mu.Unlock()
+	return a.disk.id.ID + "/" + a.host.ID
+}
+
+// register makes the next incarnation of this node; it comes after everything an
+// older one held was dropped and verified.
+func (a *Agent) register(ctx context.Context) {
+	nonce := rand.Text()
+	var from uint64
+	a.machine.View(func(s *fsm.State) {
+		if n := s.Nodes[a.cfg.Name]; n != nil {
+			from = n.Inc
+		}
+	})
+	for ctx.Err() == nil && !a.drain.Load() {
+		bound := a.bound()
+		res, err := a.propose(ctx, fsm.Command{At: a.host.Clock.Wall(), Register: &fsm.Register{
+			Node: a.cfg.Name, From: from, Nonce: nonce, HostID: a.hostID(), Bound: bound, Version: a.opts.Version,
+		}})
+		switch {
+		case err != nil:
+			a.problems.set("not-registered", fmt.Sprintf("no leader took this node's registration: %v", err))
+		case res.Rejected != "" && res.Inc != from:
+			from = res.Inc // somebody registered in between; try from there
+			continue
+		case res.Rejected != "":
+			a.problems.set("not-registered", res.Rejected)
+		default:
+			a.problems.clear("not-registered")
+			a.adoptRegistration(id.NodeRef{Name: a.cfg.Name, Inc: res.Inc})
+			return
+		}
+		sleepCtx(ctx, 50*time.Millisecond)
+	}
+}
+
+// unbounded stands for "expiry is never evidence": where no guard could be loaded.
+const unbounded = 300 * 24 * time.Hour
+
+// bound is what a voter must wait after its last ack to this node: deadtime, and
+// what the guard's tier adds to it.
+func (a *Agent) bound() time.Duration {
+	if extra := a.kernel.Tier().Extra(); extra < unbounded {
+		return a.timing().Deadtime + extra
+	}
+	return unbounded
+}
+
+func (a *Agent) adoptRegistration(ref id.NodeRef) {
+	a.grant.Lock()
+	version, names := a.grant.List()
+	a.grant.Unlock()
+	h := lease.NewHolder(ref, a.timing().LeaseLength(), a.host.Clock.Now())
+	h.SetVoters(version, names)
+	a.hold.Lock()
+	a.hold.holder = h
+	a.hold.Unlock()
+	a.log.Info("registered", "incarnation", ref.Inc)
+	signal(a.changed) // the new holder must learn every record
+	a.beat()
+}
+
+// readyLoop is R5: as a voter, answer beats only after applying an index that the
+// leader gave out after our start.
+func (a *Agent) readyLoop(ctx context.Context) {
+	for ctx.Err() == nil {
+		a.ready(ctx)
+		a.grant.Lock()
+		done := a.grant.IsReady()
+		a.grant.Unlock()
+		if done {
+			return
+		}
+		sleepCtx(ctx, 20*time.Millisecond)
+	}
+}
+
+func (a *Agent) ready(ctx context.Context) {
+	n := a.node.Load()
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	index, err := n.Mark(ctx)
+	if errors.Is(err, cluster.ErrNotLeader) {
+		to, _ := n.Leader()
+		if to == "" || to == a.cfg.Name {
+			return
+		}
+		index, err = a.peers.Mark(ctx, to)
+	}
+	if err != nil {
+		return
+	}
+	for ctx.Err() == nil {
+		var have uint64
+		founded := false
+		a.machine.View(func(s *fsm.State) { have, founded = s.Index, s.Founded() })
+		if have >= index && founded {
+			a.grant.Lock()
+			was := a.grant.IsReady()
+			a.grant.Ready()
+			a.grant.Unlock()
+			if !was {
+				a.log.Info("voter is ready", "index", index)
+				a.beat()
+			}
+			return
+		}
+		sleepCtx(ctx, time.Millisecond)
+	}
+}
+
+// watchState ends the agent when its log says so: an entry it cannot read, or the
+// end of its membership.
+func (a *Agent) watchState(ctx context.Context) {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if err := a.machine.Broken(); err != nil {
+			a.die(err)
+			return
+		}
+		gone := false
+		a.machine.View(func(s *fsm.State) {
+			n := s.Nodes[a.cfg.Name]
+			gone = n != nil && n.Removed
+		})
+		if gone {
+			a.once.Do(func() { close(a.removed) })
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}

@@ -1,0 +1,447 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"hanode/cluster"
+	"hanode/failover"
+	"hanode/fsm"
+	"hanode/internal/clock"
+	"hanode/internal/id"
+	"hanode/internal/spec"
+	"hanode/lease"
+	"hanode/peer"
+)
+
+// leading is what a leader needs to remember. All of it can be lost with the
+// leader: a new one counts afresh.
+type leading struct {
+	wake chan struct{}
+
+	mu      sync.Mutex
+	formed  bool
+	healthy map[string]clock.Instant // since when without a break
+	leads   clock.Instant            // since when we lead; zero = not
+	applied clock.Instant            // since when a majority of the previous voters has applied the list (R7)
+	version uint64                   // of that list
+}
+
+func (l *leading) init() {
+	l.wake = make(chan struct{}, 1)
+	l.healthy = map[string]clock.Instant{}
+}
+
+// formedBy reports whether the cluster was whole once since this process started,
+// or initdead has passed since then: Heartbeat's initdead.
+func (l *leading) formedBy(a *Agent, now clock.Instant) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.formed {
+		return true
+	}
+	if now.Elapsed(a.born) >= a.timing().Initdead {
+		l.formed = true
+		return true
+	}
+	var names []string
+	a.machine.View(func(s *fsm.State) {
+		for _, n := range s.Nodes {
+			if !n.Removed && !n.Stopped && n.Name != a.cfg.Name {
+				names = append(names, n.Name)
+			}
+		}
+	})
+	if len(names) == 0 && !a.founded() {
+		return false
+	}
+	all := a.ears.all()
+	for _, n := range names {
+		if h, ok := all[n]; !ok || h.beat.Ref.Inc == 0 || now.Elapsed(h.at) > a.timing().Deadtime {
+			return false
+		}
+	}
+	l.formed = true
+	return true
+}
+
+func (a *Agent) founded() bool {
+	ok := false
+	a.machine.View(func(s *fsm.State) { ok = s.Founded() })
+	return ok
+}
+
+// leadLoop runs while this node is raft's leader.
+func (a *Agent) leadLoop(ctx context.Context) {
+	a.lead.mu.Lock()
+	a.lead.leads, a.lead.applied = a.host.Clock.Now(), clock.Instant{}
+	clear(a.lead.healthy)
+	a.lead.mu.Unlock()
+	defer func() {
+		a.lead.mu.Lock()
+		a.lead.leads = clock.Instant{}
+		a.lead.mu.Unlock()
+	}()
+	if !a.founded() {
+		if err := a.found(ctx); err != nil {
+			a.log.Error("cannot found the cluster", "err", err)
+			return
+		}
+	}
+	a.ready(ctx)
+	var side sync.WaitGroup
+	defer side.Wait()
+	side.Go(func() { a.membersLoop(ctx) })
+	failover.Lead(ctx, leader{a}, a.lead.wake, max(a.cfg.Timing.Keepalive, 5*time.Millisecond))
+}
+
+// leader is failover.Leader on a live node.
+type leader struct{ a *Agent }
+
+func (l leader) Inputs() failover.Inputs { return l.a.inputs() }
+
+func (l leader) Propose(ctx context.Context, c fsm.Command) (fsm.Result, error) {
+	n := l.a.node.Load()
+	return n.Propose(ctx, c)
+}
+
+// Committed pushes what changed to those it concerns and asks the voters about
+// fenced registrations: followers learn of a commit only with the next append.
+func (l leader) Committed(_ fsm.Command, r fsm.Result) { l.a.push(r.Touched) }
+
+func (a *Agent) push(touched []string) {
+	for _, name := range touched {
+		var rec fsm.Record
+		ok := false
+		a.machine.View(func(s *fsm.State) {
+			if g := s.Groups[name]; g != nil {
+				rec, ok = g.Record(), true
+			}
+		})
+		if !ok {
+			continue
+		}
+		b, err := json.Marshal(rec)
+		if err != nil {
+			continue
+		}
+		to := []string{}
+		if !rec.Owner.Zero() {
+			to = append(to, rec.Owner.Name)
+		}
+		var waits []lease.Wait
+		for _, w := range rec.Waits {
+			if !slices.Contains(to, w.Node.Name) {
+				to = append(to, w.Node.Name)
+			}
+			waits = append(waits, lease.Wait{Claim: w.Claim, Bound: w.Bound})
+		}
+		a.gossip.Send(append([]byte{byte(lease.KindRecord)}, b...), to...)
+		a.revoke(waits, rec.Owner.Name)
+	}
+}
+
+// inputs gathers facts for a decision.
+func (a *Agent) inputs() failover.Inputs {
+	now := a.host.Clock.Now()
+	in := failover.Inputs{
+		Wall: a.host.Clock.Wall(), State: a.machine.Copy(), Health: map[string]failover.Health{},
+		Tokens: map[id.Claim]bool{}, Formed: a.lead.formedBy(a, now),
+	}
+	t := a.timing()
+	opinions := a.opinions(now)
+	heard := a.ears.all()
+	serving := a.serving(now, in.State, heard)
+	a.lead.mu.Lock()
+	defer a.lead.mu.Unlock()
+	for name, n := range in.State.Nodes {
+		h := failover.Health{}
+		if x, ok := heard[name]; ok {
+			h.Inc = x.beat.Ref.Inc
+			h.Alive = now.Elapsed(x.at) < t.Deadtime
+			h.Leased = x.beat.Unleased == 0
+			h.Behind = in.State.Voters.Has(name) && !x.beat.Ready
+			if h.Alive && serving && h.Inc == n.Inc && x.beat.Unleased >= t.Deadtime {
+				h.Dead, h.Why = true, fmt.Sprintf("heard, but without a lease for %v", x.beat.Unleased.Round(time.Millisecond))
+			}
+		}
+		if n.Registered() && failover.Silent(n.Ref(), in.State.Voters, opinions, t) {
+			h.Dead, h.Why = true, fmt.Sprintf("silent for deadtime (%v), say a majority of the voters", a.deadtimeLocked(in.Formed))
+		}
+		if h.Alive && h.Leased && !h.Dead {
+			if a.lead.healthy[name].IsZero() {
+				a.lead.healthy[name] = now
+			}
+			h.Healthy = now.Elapsed(a.lead.healthy[name])
+		} else {
+			delete(a.lead.healthy, name)
+		}
+		in.Health[name] = h
+	}
+	a.hold.Lock()
+	for c := range a.hold.tokens {
+		g := in.State.Groups[c.Group]
+		if g == nil || c.Epoch+16 < g.Epoch {
+			delete(a.hold.tokens, c) // long settled
+			continue
+		}
+		in.Tokens[c] = true
+	}
+	a.hold.Unlock()
+	return in
+}
+
+func (a *Agent) deadtimeLocked(formed bool) time.Duration {
+	if !formed {
+		return a.timing().Initdead
+	}
+	return a.timing().Deadtime
+}
+
+// serving: a majority of voters has answered beats for deadtime, so that a node
+// without a lease has itself or its links to thank (R6).
+func (a *Agent) serving(now clock.Instant, s *fsm.State, heard map[string]heard) bool {
+	n := 0
+	for _, v := range s.Voters.Names {
+		h, ok := heard[v]
+		if ok && h.beat.Ready && !h.ready.IsZero() && now.Elapsed(h.ready) >= s.Timing.Deadtime && now.Elapsed(h.at) < s.Timing.Deadtime {
+			n++
+		}
+	}
+	return n >= s.Voters.Majority()
+}
+
+// propose commits cmd wherever the leader is.
+func (a *Agent) propose(ctx context.Context, cmd fsm.Command) (fsm.Result, error) {
+	n := a.node.Load()
+	if n == nil {
+		return fsm.Result{}, cluster.ErrNoLeader
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	res, err := n.Propose(ctx, cmd)
+	if err == nil {
+		a.push(res.Touched)
+		signal(a.lead.wake)
+		return res, nil
+	}
+	if !errors.Is(err, cluster.ErrNotLeader) {
+		return res, err
+	}
+	to, _ := n.Leader()
+	if to == "" || to == a.cfg.Name {
+		return res, cluster.ErrNoLeader
+	}
+	return a.peers.Propose(ctx, to, cmd)
+}
+
+// service answers other nodes.
+type service struct{ a *Agent }
+
+func (s service) Propose(ctx context.Context, c fsm.Command) (fsm.Result, error) {
+	a := s.a
+	n := a.node.Load()
+	if n == nil {
+		return fsm.Result{}, peer.ErrNotLeader
+	}
+	res, err := n.Propose(ctx, c)
+	if errors.Is(err, cluster.ErrNotLeader) {
+		return res, peer.ErrNotLeader
+	}
+	if err == nil {
+		a.push(res.Touched)
+		signal(a.lead.wake)
+	}
+	return res, err
+}
+
+func (s service) Mark(ctx context.Context) (uint64, error) {
+	n := s.a.node.Load()
+	if n == nil {
+		return 0, peer.ErrNotLeader
+	}
+	i, err := n.Mark(ctx)
+	if errors.Is(err, cluster.ErrNotLeader) {
+		return 0, peer.ErrNotLeader
+	}
+	return i, err
+}
+
+// membersLoop keeps raft's configuration and the lease voters as they should be:
+// level-triggered, one change at a time.
+func (a *Agent) membersLoop(ctx context.Context) {
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if err := a.members(ctx); err != nil && ctx.Err() == nil {
+			a.log.Debug("membership change not possible yet", "err", err)
+		}
+		a.resend()
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// resend pushes groups that still wait, in case a datagram was lost.
+func (a *Agent) resend() {
+	var names []string
+	a.machine.View(func(s *fsm.State) {
+		for name, g := range s.Groups {
+			if len(g.Waits) > 0 {
+				names = append(names, name)
+			}
+		}
+	})
+	slices.Sort(names)
+	a.push(names)
+}
+
+// members makes one step, if one is due.
+func (a *Agent) members(ctx context.Context) error {
+	n := a.node.Load()
+	st := a.machine.Copy()
+	servers, err := n.Members()
+	if err != nil {
+		return err
+	}
+	in := map[string]cluster.Member{}
+	for _, s := range servers {
+		node := st.Nodes[s.Name]
+		if node == nil || node.Removed || s.ID != cluster.ServerID(s.Name, node.Disk) {
+			a.log.Info("removing a server that is no member any more", "server", s.ID)
+			return n.Remove(s.ID)
+		}
+		in[s.Name] = s
+	}
+	heard := a.ears.all()
+	for _, name := range st.NodeNames() {
+		node := st.Nodes[name]
+		s, ok := in[name]
+		switch {
+		case !ok && !node.Leaving:
+			a.log.Info("adding a server without a vote until it has caught up", "node", name, "disk", node.Disk)
+			return n.AddNonvoter(name, node.Disk)
+		case ok && !s.Voter && st.Voters.Has(name) && heard[name].beat.Ready:
+			a.log.Info("giving a server its vote", "node", name)
+			return n.AddVoter(name, node.Disk)
+		case node.Leaving:
+			return a.endMembership(ctx, n, st, node, ok)
+		}
+	}
+	return a.preferIdleLeader(n, st, heard)
+}
+
+// endMembership takes a leaving node out, a step per call: its groups first (the
+// plan does that), then its lease vote, then its raft vote, then its name.
+func (a *Agent) endMembership(ctx context.Context, n *cluster.Node, st *fsm.State, node *fsm.Node, server bool) error {
+	for _, g := range st.Groups {
+		if g.Owner.Name == node.Name && !g.Deleted || slices.ContainsFunc(g.Waits, func(w fsm.Wait) bool { return w.Node.Name == node.Name }) {
+			return nil // not yet
+		}
+	}
+	if node.Name == a.cfg.Name && server {
+		a.yield()
+		return nil // the next leader goes on
+	}
+	if st.Voters.Has(node.Name) {
+		return a.changeVoters(ctx, n, st, slices.DeleteFunc(slices.Clone(st.Voters.Names), func(v string) bool { return v == node.Name }))
+	}
+	if server {
+		// Let the node see that it may go before it hears nothing any more.
+		if _, err := n.Propose(ctx, fsm.Command{At: a.host.Clock.Wall(), Leave: &fsm.Leave{Node: node.Name, Done: true}}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// changeVoters is R7: the next list only after a majority of the previous list's
+// voters reports that it has applied the current one, plus the largest bound.
+func (a *Agent) changeVoters(ctx context.Context, n *cluster.Node, st *fsm.State, names []string) error {
+	now := a.host.Clock.Now()
+	if st.Voters.Version > 1 {
+		have := 0
+		heard := a.ears.all()
+		for _, v := range st.Previous.Names {
+			if heard[v].beat.Applied == st.Voters.Version {
+				have++
+			}
+		}
+		a.lead.mu.Lock()
+		if a.lead.version != st.Voters.Version {
+			a.lead.version, a.lead.applied = st.Voters.Version, clock.Instant{}
+		}
+		if have >= st.Previous.Majority() && a.lead.applied.IsZero() {
+			a.lead.applied = now
+		}
+		since := a.lead.applied
+		a.lead.mu.Unlock()
+		if since.IsZero() || now.Elapsed(since) < st.MaxBound() {
+			return nil
+		}
+	}
+	_, err := n.Propose(ctx, fsm.Command{At: a.host.Clock.Wall(), SetVoters: &fsm.SetVoters{Version: st.Voters.Version + 1, Names: names}})
+	return err
+}
+
+// preferIdleLeader moves leadership to a voter that owns nothing, so that the
+// death of an owner is not the death of the leader too.
+func (a *Agent) preferIdleLeader(n *cluster.Node, st *fsm.State, _ map[string]heard) error {
+	a.lead.mu.Lock()
+	leads := a.lead.leads
+	a.lead.mu.Unlock()
+	if st.Maintenance || leads.IsZero() || a.host.Clock.Now().Elapsed(leads) < max(2*time.Second, 2*st.Timing.Deadtime) {
+		return nil
+	}
+	if a.owns() == 0 {
+		return nil
+	}
+	for _, g := range st.Groups {
+		if len(g.Waits) > 0 || !g.Deleted && !g.Owner.Zero() && !g.Started {
+			return nil // not in the middle of a move
+		}
+	}
+	to, disk, ok := a.successor(true)
+	if !ok {
+		return nil
+	}
+	a.log.Info("handing leadership to a voter that owns nothing", "to", to)
+	return n.HandOver(to, disk)
+}
+
+// successor picks a live voter to lead: the least loaded, witnesses first. With
+// idle only one that owns nothing.
+func (a *Agent) successor(idle bool) (string, uint64, bool) {
+	now := a.host.Clock.Now()
+	heard := a.ears.all()
+	best, disk, bestLoad := "", uint64(0), 0
+	a.machine.View(func(s *fsm.State) {
+		load := failover.Load(s)
+		for _, v := range s.Voters.Names {
+			n := s.Nodes[v]
+			h, ok := heard[v]
+			if v == a.cfg.Name || n == nil || n.Leaving || n.Stopped || !ok || !h.beat.Ready || now.Elapsed(h.at) > 3*s.Timing.Keepalive {
+				continue
+			}
+			l := load[v] * 2
+			if n.Role != spec.RoleWitness {
+				l++
+			}
+			if idle && load[v] > 0 {
+				continue
+			}
+			if best == "" || l < bestLoad {
+				best, disk, bestLoad = v, n.Disk, l
+			}
+		}
+	})
+	return best, disk, best != ""
+}

@@ -1,0 +1,188 @@
+package agent
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"hanode/api"
+	"hanode/fsm"
+	"hanode/internal/clock"
+	"hanode/vip"
+)
+
+// problems are what could not be returned as an error and must be shown: `hanode
+// status` lists them with their remedy.
+type problems struct {
+	mu    sync.Mutex
+	m     map[string]problem
+	stall struct {
+		at  time.Time
+		was time.Duration
+	}
+}
+
+type problem struct {
+	text  string
+	since time.Time
+}
+
+// catalogue says for each code how bad it is and what to do. docs/problems.md is
+// made of it; a test fails if a code is used that is not here.
+var catalogue = map[string]struct{ severity, fix string }{
+	"guard-renewal":        {"error", "the kernel refused the lease; restart the agent and look at its log"},
+	"guard":                {"error", "look at the text: an address could not be prepared on this host"},
+	"guard-weak":           {"warning", "run the agent with CAP_BPF and CAP_NET_ADMIN on Linux 5.8 or later for the eBPF guard"},
+	"guard-none":           {"error", "give the agent CAP_NET_ADMIN and a kernel with eBPF or nftables netdev; until then this node's groups move only after `hanode confirm-off`, which is not available yet"},
+	vip.ProblemDetached:    {"warning", "something removed or preceded the guard and it was put back; find out what manages tc or tcx on this host"},
+	vip.ProblemAttach:      {"error", "a device cannot be guarded; do not put addresses on it"},
+	vip.ProblemSysctl:      {"warning", "set arp_ignore=1 and arp_announce=2 on the device by hand"},
+	"bad-address":          {"error", "correct the address in the cluster file and apply it again"},
+	"founders-differ":      {"error", "make cluster, node blocks, timing and port equal in the node files of all founders"},
+	"not-registered":       {"warning", "the node holds nothing until a leader registers it; see `hanode members` for the voters that are missing"},
+	"groups-file":          {"error", "correct the file and run `hanode apply FILE`"},
+	"stop-failed":          {"error", "stop the service by hand and find out why its stop command fails"},
+	"stalled":              {"warning", "this host did not run the agent in time; look for CPU, memory or disk pressure, or use a slower timing profile"},
+	"no-quorum":            {"error", "start the missing voters, or repair the network to them"},
+	"node-dead":            {"error", "start the node, or repair its network"},
+	"node-late":            {"warning", "look at the node's load and links"},
+	"link-down":            {"warning", "look at the cable, the switch and the device; the cluster goes on over the other link"},
+	"group-failed":         {"error", "repair what the text says, then `hanode apply` the cluster file again or `hanode move` the group"},
+	"group-blocked":        {"error", "an earlier owner may still write; switch it off, then start its agent again so that it registers anew"},
+	"group-unowned":        {"error", "no node may own it now; `hanode why GROUP` says why for each"},
+	"group-muted":          {"error", "its owner has no lease, so its addresses answer nobody; see members for the missing voters"},
+	"maintenance":          {"info", "`hanode maintenance off` when the work is done"},
+	"two-voters":           {"warning", "with two voters the loss of either stops failover; add a witness"},
+	"even-voters":          {"info", "an even number of voters tolerates no more losses than one less; add a witness"},
+	"stranger-key":         {"warning", "a host sends with another key; give it this cluster's key file, or another port"},
+	"stranger-cluster":     {"info", "another cluster uses the same port on this network; give one of them another port"},
+	"stranger-certificate": {"warning", "a host connects with a certificate of another key, cluster or name; compare its key file and node file with this one's"},
+	"overlap":              {"info", "a service of the group may run twice for a moment where its old owner hangs, out of clients' reach; set exclusive = true if it must not"},
+}
+
+func (p *problems) set(code, text string) {
+	if text == "" {
+		p.clear(code)
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.m == nil {
+		p.m = map[string]problem{}
+	}
+	since := time.Now()
+	if old, ok := p.m[code]; ok {
+		since = old.since
+	}
+	p.m[code] = problem{text, since}
+}
+
+func (p *problems) clear(code string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.m, code)
+}
+
+// stalled notes that this process did not run for d.
+func (p *problems) stalled(d time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stall.at, p.stall.was = time.Now(), d
+}
+
+// stallShown is how long a stall stays in `status`.
+const stallShown = 10 * time.Minute
+
+func show(code, text string, since *time.Time) api.StatusProblem {
+	c := catalogue[code]
+	return api.StatusProblem{Code: code, Severity: c.severity, Text: text, Fix: c.fix, Since: since}
+}
+
+// local lists this node's own problems.
+func (a *Agent) local() []api.StatusProblem {
+	var out []api.StatusProblem
+	a.problems.mu.Lock()
+	for _, code := range slices.Sorted(maps.Keys(a.problems.m)) {
+		p := a.problems.m[code]
+		since := p.since
+		out = append(out, show(code, a.cfg.Name+": "+p.text, &since))
+	}
+	if s := a.problems.stall; !s.at.IsZero() && time.Since(s.at) < stallShown {
+		at := s.at
+		out = append(out, show("stalled", fmt.Sprintf("%s was stalled for %v", a.cfg.Name, s.was.Round(time.Millisecond)), &at))
+	}
+	a.problems.mu.Unlock()
+	switch a.kernel.Tier() {
+	case vip.TierNftables:
+		out = append(out, show("guard-weak", fmt.Sprintf("%s: the guard is the nftables tier, which reads the wall clock (%s)", a.cfg.Name, a.kernel.Why()), nil))
+	case vip.TierNone:
+		out = append(out, show("guard-none", fmt.Sprintf("%s: no guard could be loaded (%s)", a.cfg.Name, a.kernel.Why()), nil))
+	case vip.TierAuto, vip.TierEBPF:
+	}
+	for _, s := range a.gossip.Strangers() {
+		code := map[string]string{"other-key": "stranger-key", "other-cluster": "stranger-cluster"}[s.Cause]
+		if code != "" && time.Since(s.Last) < stallShown {
+			last := s.Last
+			out = append(out, show(code, fmt.Sprintf("%s: %d datagrams from %s refused: %s", a.cfg.Name, s.Count, s.Addr, s.Cause), &last))
+		}
+	}
+	refused := a.mux.Refused()
+	for _, cause := range slices.Sorted(maps.Keys(refused)) {
+		if r := refused[cause]; time.Since(r.Last) < stallShown && cause != "handshake" {
+			last := r.Last
+			out = append(out, show("stranger-certificate", fmt.Sprintf("%s: %d connections refused, the last from %v: %s", a.cfg.Name, r.Count, r.Addr, cause), &last))
+		}
+	}
+	return out
+}
+
+// clusterProblems lists what replicated state and the beats show.
+func (a *Agent) clusterProblems(s *fsm.State, members []api.Member) []api.StatusProblem {
+	var out []api.StatusProblem
+	if s.Maintenance {
+		out = append(out, show("maintenance", "maintenance is on: nothing starts, stops or moves by itself", nil))
+	}
+	switch n := len(s.Voters.Names); {
+	case n == 2:
+		out = append(out, show("two-voters", "only two voters are left", nil))
+	case n > 0 && n%2 == 0:
+		out = append(out, show("even-voters", fmt.Sprintf("the cluster has %d voters", n), nil))
+	}
+	for _, m := range members {
+		switch m.State {
+		case api.MemberDead:
+			out = append(out, show("node-dead", m.Name+" is dead: no beat for deadtime", nil))
+		case api.MemberLate:
+			out = append(out, show("node-late", m.Name+" is late: no beat for warntime", nil))
+		case api.MemberAlive:
+			for _, l := range m.Links {
+				if l.State == api.MemberDead && len(m.Links) > 1 {
+					out = append(out, show("link-down", fmt.Sprintf("%s is not heard on %s", m.Name, l.Name), nil))
+				}
+			}
+		case api.MemberJoining, api.MemberLeft:
+		}
+	}
+	for _, name := range s.GroupNames() {
+		g := s.Groups[name]
+		since := g.Since
+		for _, node := range slices.Sorted(maps.Keys(g.Failed)) {
+			out = append(out, show("group-failed", fmt.Sprintf("%s failed on %s: %s", name, node, g.Failed[node]), &since))
+		}
+		if g.Owner.Zero() {
+			out = append(out, show("group-unowned", name+" has no owner", &since))
+		}
+		if len(g.Waits) > 0 && g.Spec.Exclusive && s.Nodes[g.Waits[0].Node.Name] != nil && s.Nodes[g.Waits[0].Node.Name].Fenced {
+			out = append(out, show("group-blocked", fmt.Sprintf("%s waits for %s to let go; the group is exclusive, so an expired lease is not enough", name, g.Waits[0].Node.Name), &since))
+		}
+	}
+	return out
+}
+
+// age renders the time between two readings for people and JSON.
+func age(now, then clock.Instant) *float64 {
+	v := float64(now.Elapsed(then).Microseconds()) / 1000
+	return &v
+}

@@ -1,0 +1,142 @@
+package api
+
+import (
+	"fmt"
+
+	"hanode/internal/spec"
+)
+
+// Group is spec.Group as JSON: the same facts, durations in milliseconds, no
+// key left out.
+type Group struct {
+	Name      string         `json:"name"`
+	Prefer    List[string]   `json:"prefer"`
+	Failback  Failback       `json:"failback"`
+	Exclusive bool           `json:"exclusive"`
+	Resources List[Resource] `json:"resources"`
+}
+
+// Failback is spec.Failback as JSON.
+type Failback struct {
+	On      bool    `json:"on"`
+	AfterMS float64 `json:"after_ms"`
+}
+
+// Resource is spec.Resource as JSON.
+type Resource struct {
+	Type      string       `json:"type"`
+	Name      string       `json:"name"`
+	Dev       string       `json:"dev"`
+	Start     List[string] `json:"start"`
+	Stop      List[string] `json:"stop"`
+	Monitor   List[string] `json:"monitor"`
+	EveryMS   float64      `json:"every_ms"`
+	TimeoutMS float64      `json:"timeout_ms"`
+	Restarts  int          `json:"restarts"`
+}
+
+// FromSpecs returns groups in their JSON form.
+func FromSpecs(groups []spec.Group) []Group {
+	out := make([]Group, 0, len(groups))
+	for _, g := range groups {
+		w := Group{
+			Name: g.Name, Prefer: g.Prefer, Exclusive: g.Exclusive,
+			Failback: Failback{On: g.Failback.On, AfterMS: MS(g.Failback.After)},
+		}
+		for _, r := range g.Resources {
+			w.Resources = append(w.Resources, Resource{
+				Type: r.Type, Name: r.Name, Dev: r.Dev,
+				Start: r.Start, Stop: r.Stop, Monitor: r.Monitor,
+				EveryMS: MS(r.Every), TimeoutMS: MS(r.Timeout), Restarts: r.Restarts,
+			})
+		}
+		out = append(out, w)
+	}
+	return out
+}
+
+// Specs is the inverse of FromSpecs; empty lists become nil. It checks the form
+// (names are printable and not too long, numbers are in range), not the sense.
+func Specs(groups []Group) ([]spec.Group, error) {
+	out := make([]spec.Group, 0, len(groups))
+	for _, w := range groups {
+		g, err := w.spec()
+		if err != nil {
+			return nil, fmt.Errorf("group %q: %w", w.Name, err)
+		}
+		out = append(out, g)
+	}
+	return out, nil
+}
+
+func (w Group) spec() (spec.Group, error) {
+	g := spec.Group{Name: w.Name, Prefer: some(w.Prefer), Exclusive: w.Exclusive}
+	if err := checkName("name", w.Name); err != nil {
+		return g, err
+	}
+	for _, n := range w.Prefer {
+		if err := checkName("prefer", n); err != nil {
+			return g, err
+		}
+	}
+	after, err := duration("failback.after_ms", w.Failback.AfterMS)
+	if err != nil {
+		return g, err
+	}
+	g.Failback = spec.Failback{On: w.Failback.On, After: after}
+	for _, r := range w.Resources {
+		res, err := r.spec()
+		if err != nil {
+			return g, fmt.Errorf("resource %s %q: %w", r.Type, r.Name, err)
+		}
+		g.Resources = append(g.Resources, res)
+	}
+	return g, nil
+}
+
+func (w Resource) spec() (spec.Resource, error) {
+	r := spec.Resource{
+		Type: w.Type, Name: w.Name, Dev: w.Dev, Restarts: w.Restarts,
+		Start: some(w.Start), Stop: some(w.Stop), Monitor: some(w.Monitor),
+	}
+	if err := checkName("type", w.Type); err != nil {
+		return r, err
+	}
+	if w.Restarts < 0 {
+		return r, fmt.Errorf("restarts is %d; it must be 0 or more", w.Restarts)
+	}
+	var err error
+	if r.Every, err = duration("every_ms", w.EveryMS); err != nil {
+		return r, err
+	}
+	r.Timeout, err = duration("timeout_ms", w.TimeoutMS)
+	return r, err
+}
+
+// some is l, or nil if it is empty.
+func some(l List[string]) []string {
+	if len(l) == 0 {
+		return nil
+	}
+	return l
+}
+
+// maxName is the longest name of a group or node, in bytes.
+const maxName = 128
+
+// checkName refuses what can be no name of a group or node at all; which names
+// exist is the Backend's business.
+func checkName(field, name string) error {
+	if name == "" {
+		return fmt.Errorf("%s is missing", field)
+	}
+	if len(name) > maxName {
+		return fmt.Errorf("%s has %d bytes; the most is %d", field, len(name), maxName)
+	}
+	for _, r := range name {
+		if r <= ' ' || r == 0x7f || r == 0xfffd {
+			return fmt.Errorf("%s %q has a blank, a control character or bad UTF-8 in it", field, name)
+		}
+	}
+	return nil
+}

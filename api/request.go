@@ -1,0 +1,124 @@
+package api
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"time"
+)
+
+// The requests as they travel. What must be said is a pointer, so that a key
+// left out is refused and never read as "remove everything" or "off".
+type (
+	planBody struct {
+		Groups *List[Group] `json:"groups"`
+	}
+	applyBody struct {
+		Groups *List[Group] `json:"groups"`
+		WaitMS float64      `json:"wait_ms"`
+	}
+	moveBody struct {
+		Group  string  `json:"group"`
+		To     *string `json:"to"`
+		Unpin  bool    `json:"unpin"`
+		WaitMS float64 `json:"wait_ms"`
+	}
+	nodeBody struct {
+		Node   string  `json:"node"`
+		On     *bool   `json:"on"`
+		WaitMS float64 `json:"wait_ms"`
+	}
+	switchBody struct {
+		On *bool `json:"on"`
+	}
+)
+
+// nodeRequest is what Standby takes.
+type nodeRequest struct {
+	node string
+	on   bool
+	wait time.Duration
+}
+
+var errNoGroups = errors.New("groups is missing; an empty list, and only that, removes every group")
+
+func decodePlan(r io.Reader) (ApplyRequest, error) {
+	var b planBody
+	if err := readStrict(r, &b); err != nil {
+		return ApplyRequest{}, err
+	}
+	return applyRequest(applyBody{Groups: b.Groups})
+}
+
+func decodeApply(r io.Reader) (ApplyRequest, error) {
+	var b applyBody
+	if err := readStrict(r, &b); err != nil {
+		return ApplyRequest{}, err
+	}
+	return applyRequest(b)
+}
+
+func applyRequest(b applyBody) (req ApplyRequest, err error) {
+	if b.Groups == nil {
+		return req, errNoGroups
+	}
+	if req.Groups, err = Specs(*b.Groups); err != nil {
+		return req, err
+	}
+	req.Wait, err = duration("wait_ms", b.WaitMS)
+	return req, err
+}
+
+func decodeMove(r io.Reader) (req MoveRequest, err error) {
+	var b moveBody
+	if err := readStrict(r, &b); err != nil {
+		return req, err
+	}
+	if err := checkName("group", b.Group); err != nil {
+		return req, err
+	}
+	req.Group, req.Unpin = b.Group, b.Unpin
+	if b.To != nil {
+		if err := checkName("to", *b.To); err != nil {
+			return req, err
+		}
+		req.To = *b.To
+	}
+	if req.Unpin && req.To != "" {
+		return req, fmt.Errorf("unpin and to = %q exclude each other", req.To)
+	}
+	req.Wait, err = duration("wait_ms", b.WaitMS)
+	return req, err
+}
+
+func decodeNode(r io.Reader) (req nodeRequest, err error) {
+	var b nodeBody
+	if err := readStrict(r, &b); err != nil {
+		return req, err
+	}
+	if err := checkName("node", b.Node); err != nil {
+		return req, err
+	}
+	if b.On == nil {
+		return req, errors.New("on is missing; true is standby, false is online")
+	}
+	req.node, req.on = b.Node, *b.On
+	req.wait, err = duration("wait_ms", b.WaitMS)
+	return req, err
+}
+
+func decodeSwitch(r io.Reader) (bool, error) {
+	var b switchBody
+	if err := readStrict(r, &b); err != nil {
+		return false, err
+	}
+	if b.On == nil {
+		return false, errors.New("on is missing; it is true or false")
+	}
+	return *b.On, nil
+}
+
+func decodeEmpty(r io.Reader) (struct{}, error) {
+	var b struct{}
+	return b, readStrict(r, &b)
+}

@@ -1,0 +1,205 @@
+package api
+
+import (
+	"time"
+
+	"hanode/internal/spec"
+)
+
+// MemberState says how a node's beats look from here.
+type MemberState string
+
+// States of a member, and of each of its links.
+const (
+	MemberJoining MemberState = "joining"
+	MemberAlive   MemberState = "alive"
+	MemberLate    MemberState = "late" // no beat for warntime
+	MemberDead    MemberState = "dead" // no beat for deadtime
+	MemberLeft    MemberState = "left" // stopped in order
+)
+
+// Member is one node of the cluster.
+type Member struct {
+	Name    string      `json:"name"`
+	Role    spec.Role   `json:"role"`
+	State   MemberState `json:"state"`
+	Address *string     `json:"address"` // on the first link
+	Voter   bool        `json:"voter"`
+	Leader  bool        `json:"leader"`
+	// LastBeatMS is how long ago the newest beat came, over any link. nil for
+	// this node itself and where none was seen.
+	LastBeatMS *float64 `json:"last_beat_ms"`
+	// LeaseMS is how much of its lease is left; <= 0 means run out.
+	LeaseMS *float64         `json:"lease_ms"`
+	Links   List[MemberLink] `json:"links"`
+}
+
+// MemberLink is one heartbeat link to a node.
+type MemberLink struct {
+	Name       string      `json:"name"`
+	Address    *string     `json:"address"`
+	State      MemberState `json:"state"`
+	LastBeatMS *float64    `json:"last_beat_ms"`
+}
+
+// GroupState says what a group is doing.
+type GroupState string
+
+// States of a group, and of each of its resources.
+const (
+	GroupRunning  GroupState = "running"
+	GroupStarting GroupState = "starting"
+	GroupStopping GroupState = "stopping"
+	GroupStopped  GroupState = "stopped"
+	GroupFailed   GroupState = "failed"
+	GroupBlocked  GroupState = "blocked" // may not start; a problem says why and what to do
+)
+
+// Status is the cluster as one node sees it.
+type Status struct {
+	Cluster  string              `json:"cluster"`
+	Leader   *string             `json:"leader"` // nil = none, or none that this node knows
+	Quorum   bool                `json:"quorum"`
+	Groups   List[GroupStatus]   `json:"groups"`
+	Problems List[StatusProblem] `json:"problems"`
+}
+
+// GroupStatus is one group. Owner is nil while nobody owns it.
+type GroupStatus struct {
+	Name      string               `json:"name"`
+	Owner     *string              `json:"owner"`
+	Epoch     uint64               `json:"epoch"` // counts changes of owner; 0 = never assigned
+	State     *GroupState          `json:"state"`
+	Since     *time.Time           `json:"since"` // in this state
+	Resources List[ResourceStatus] `json:"resources"`
+}
+
+// ResourceStatus is one resource of a group, in the order they start.
+type ResourceStatus struct {
+	Type  string      `json:"type"`
+	Name  string      `json:"name"`
+	State *GroupState `json:"state"`
+}
+
+// StatusProblem is something an operator should know or do.
+type StatusProblem struct {
+	Code     string     `json:"code"`     // kebab-case, documented
+	Severity string     `json:"severity"` // info, warning, error
+	Text     string     `json:"text"`
+	Fix      string     `json:"fix"`
+	Since    *time.Time `json:"since"`
+}
+
+// Action is what a plan does with a group.
+type Action string
+
+// The actions of a plan.
+const (
+	ActionAdd    Action = "add"
+	ActionRemove Action = "remove"
+	ActionChange Action = "change"
+	ActionKeep   Action = "keep"
+)
+
+// Plan is what apply would do, a change for each group that is or was wanted.
+type Plan struct {
+	Changes List[Change] `json:"changes"`
+}
+
+// Change is what happens to one group.
+type Change struct {
+	Group  string `json:"group"`
+	Action Action `json:"action"`
+	Text   string `json:"text"`  // a sentence for people
+	Stops  bool   `json:"stops"` // something that runs now stops, if only to start again
+	Moves  bool   `json:"moves"` // the group leaves its present owner
+}
+
+// Disruptive returns the changes that stop or move something that runs.
+func (p *Plan) Disruptive() []Change {
+	var out []Change
+	for _, c := range p.Changes {
+		if c.Stops || c.Moves {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+// ApplyRequest makes Groups the whole wanted set: groups it lacks are stopped
+// and removed.
+type ApplyRequest struct {
+	Groups []spec.Group
+	Wait   time.Duration // for the groups to run; 0 = do not wait
+}
+
+// ApplyResult is what was done, and how the groups are now.
+type ApplyResult struct {
+	Changes List[Change]      `json:"changes"`
+	Groups  List[GroupStatus] `json:"groups"`
+}
+
+// MoveRequest asks for a switchover.
+type MoveRequest struct {
+	Group string
+	To    string        // "" = the best other node
+	Unpin bool          // instead of moving, lift the pin an earlier move left; To is ""
+	Wait  time.Duration // for the new owner to run it; 0 = do not wait
+}
+
+// MoveResult is a switchover that happened. From = To where nothing had to move.
+type MoveResult struct {
+	Group string  `json:"group"`
+	From  *string `json:"from"` // nil = nobody owned it
+	To    string  `json:"to"`
+	Epoch uint64  `json:"epoch"`
+	// SilentMS is how long no node answered for the group: from the old owner's
+	// close to the new owner's first announcement. nil = not measured.
+	SilentMS *float64 `json:"silent_ms"`
+}
+
+// NodeResult is what standby and online did.
+type NodeResult struct {
+	Node    string           `json:"node"`
+	Standby bool             `json:"standby"` // as it is now
+	Moves   List[MoveResult] `json:"moves"`
+}
+
+// Event is one line of the cluster's history.
+type Event struct {
+	Index uint64    `json:"index"` // from 1, rising, same on every node
+	Time  time.Time `json:"time"`
+	Node  *string   `json:"node"`
+	Group *string   `json:"group"`
+	Epoch *uint64   `json:"epoch"`
+	Kind  string    `json:"kind"`
+	Cause *string   `json:"cause"`
+	Text  string    `json:"text"`
+	MS    *float64  `json:"ms"` // how long it took
+}
+
+// Why explains a group's place.
+type Why struct {
+	Group   string       `json:"group"`
+	Owner   *string      `json:"owner"`
+	Epoch   uint64       `json:"epoch"`
+	Reasons List[Reason] `json:"reasons"` // every node, most wanted first
+	// IfOwnerDies is the node that would take over; nil = none could.
+	IfOwnerDies *string `json:"if_owner_dies"`
+}
+
+// Reason is what speaks for and against one node.
+type Reason struct {
+	Node     string   `json:"node"`
+	Eligible bool     `json:"eligible"`
+	Score    *float64 `json:"score"` // higher is better; nil where not eligible
+	Because  string   `json:"because"`
+}
+
+// Version says what runs.
+type Version struct {
+	Version string `json:"version"`
+	Go      string `json:"go"`
+	Node    string `json:"node"`
+	Cluster string `json:"cluster"`
+}

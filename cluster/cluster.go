@@ -1,0 +1,361 @@
+// Package cluster is this node's place in raft: founding, proposing, being
+// leader, elections that are fast without raft's own timers being so, and
+// changes of the voters.
+//
+// It is the only package that knows hashicorp/raft. It does not know what the
+// entries mean (package fsm does) nor who should own what (package failover).
+// Nothing here is needed for a node to go on holding: a lease lives from beats.
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"hanode/fsm"
+	"hanode/internal/logbridge"
+)
+
+// ErrNotLeader means that the command must go to the leader. The caller branches
+// on it to forward.
+var ErrNotLeader = errors.New("this node is not the leader")
+
+// ErrNoLeader means that nobody is known to lead.
+var ErrNoLeader = errors.New("the cluster has no leader")
+
+// Config is what a Node is built from. Every field but Stores is needed.
+type Config struct {
+	Name string // of the node; raft's address
+	Disk uint64 // counts the node's data directories; Name.Disk is raft's ID
+	// Listener hands out raft connections of authenticated peers; Dial opens one
+	// to a node by name, over whichever link answers.
+	Listener net.Listener
+	Dial     func(ctx context.Context, node string) (net.Conn, error)
+	Machine  *fsm.Machine
+	Stores   Stores
+	Log      *slog.Logger
+}
+
+// Stores are raft's disks.
+type Stores struct {
+	Log       raft.LogStore
+	Stable    raft.StableStore
+	Snapshots raft.SnapshotStore
+	Close     func() error
+}
+
+// Raft's own timers stay slow: they only act when ours do not. Fast ones are not
+// calm (one lost TCP segment stalls an idle connection 200 ms), and even fast
+// ones take two to three timeouts to elect.
+const (
+	raftTimeout    = time.Second
+	raftLease      = 500 * time.Millisecond
+	commitTimeout  = 10 * time.Millisecond
+	rpcTimeout     = 500 * time.Millisecond
+	applyTimeout   = 2 * time.Second
+	barrierTimeout = 5 * time.Second
+)
+
+// ServerID is raft's name for a node's data directory.
+func ServerID(name string, disk uint64) string { return fmt.Sprintf("%s.%d", name, disk) }
+
+// Node is this node in raft. Safe for concurrent use.
+type Node struct {
+	cfg   Config
+	raft  *raft.Raft
+	trans *transport
+
+	quiet atomic.Bool // handing leadership over: propose nothing
+
+	mu      sync.Mutex
+	stopped bool
+}
+
+// Server is a founder as raft's first configuration takes it.
+type Server struct {
+	Name  string
+	Voter bool
+}
+
+// Start opens this node's raft. It does not found anything.
+func Start(cfg Config) (*Node, error) {
+	stream := &streamLayer{name: cfg.Name, l: cfg.Listener, dial: cfg.Dial}
+	logger := logbridge.HCLog(cfg.Log.With("component", "raft"))
+	inner := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		Stream: stream, MaxPool: 3, MaxRPCsInFlight: 1, Timeout: rpcTimeout, Logger: logger,
+	})
+	n := &Node{cfg: cfg, trans: newTransport(inner, ServerID(cfg.Name, cfg.Disk), cfg.Name)}
+	rc := raft.DefaultConfig()
+	rc.LocalID = raft.ServerID(ServerID(cfg.Name, cfg.Disk))
+	rc.HeartbeatTimeout, rc.ElectionTimeout, rc.LeaderLeaseTimeout = raftTimeout, raftTimeout, raftLease
+	rc.CommitTimeout = commitTimeout
+	rc.ShutdownOnRemove = false
+	rc.SnapshotThreshold, rc.TrailingLogs = 4096, 1024
+	rc.Logger = logger
+	rc.NoLegacyTelemetry = true
+	r, err := raft.NewRaft(rc, machine{cfg.Machine}, cfg.Stores.Log, cfg.Stores.Stable, cfg.Stores.Snapshots, n.trans)
+	if err != nil {
+		n.trans.stop()
+		return nil, fmt.Errorf("start raft: %w", err)
+	}
+	n.raft = r
+	return n, nil
+}
+
+// HasState reports whether the stores hold a cluster's log.
+func HasState(s Stores) (bool, error) {
+	return raft.HasExistingState(s.Log, s.Stable, s.Snapshots)
+}
+
+// Bootstrap writes the founders' configuration as the first entry. Every founder
+// writes the same one, so it is safe on each of them; never call it on a node
+// that has state.
+func (n *Node) Bootstrap(servers []Server) error {
+	var c raft.Configuration
+	for _, s := range servers {
+		suffrage := raft.Nonvoter
+		if s.Voter {
+			suffrage = raft.Voter
+		}
+		c.Servers = append(c.Servers, raft.Server{
+			Suffrage: suffrage, ID: raft.ServerID(ServerID(s.Name, 1)), Address: raft.ServerAddress(s.Name),
+		})
+	}
+	err := n.raft.BootstrapCluster(c).Error()
+	if errors.Is(err, raft.ErrCantBootstrap) {
+		return nil // founded before
+	}
+	return err
+}
+
+// Stop leaves raft without changing its membership.
+func (n *Node) Stop() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.stopped {
+		return nil
+	}
+	n.stopped = true
+	err := n.raft.Shutdown().Error()
+	n.trans.stop()
+	if n.cfg.Stores.Close != nil {
+		err = errors.Join(err, n.cfg.Stores.Close())
+	}
+	return err
+}
+
+// Leader is the name of the node known to lead and the current term; "" = none.
+func (n *Node) Leader() (string, uint64) {
+	addr, _ := n.raft.LeaderWithID()
+	return string(addr), n.raft.CurrentTerm()
+}
+
+// IsLeader reports whether this node leads, as far as it knows.
+func (n *Node) IsLeader() bool { return n.raft.State() == raft.Leader }
+
+// Propose commits cmd and returns its verdict. ErrNotLeader: send it to the
+// leader. Any other error leaves it open whether the entry commits; commands are
+// idempotent, so propose it again.
+func (n *Node) Propose(ctx context.Context, cmd fsm.Command) (fsm.Result, error) {
+	_, res, err := n.apply(ctx, cmd)
+	return res, err
+}
+
+// Mark commits an entry that changes nothing and returns its index: whoever has
+// applied it has applied all that was committed before the call (R5).
+func (n *Node) Mark(ctx context.Context) (uint64, error) {
+	i, _, err := n.apply(ctx, fsm.Command{Report: &fsm.Report{}})
+	return i, err
+}
+
+func (n *Node) apply(ctx context.Context, cmd fsm.Command) (uint64, fsm.Result, error) {
+	if n.raft.State() != raft.Leader || n.quiet.Load() {
+		return 0, fsm.Result{}, ErrNotLeader
+	}
+	data, err := fsm.Encode(cmd)
+	if err != nil {
+		return 0, fsm.Result{}, err
+	}
+	f := n.raft.Apply(data, applyTimeout)
+	done := make(chan error, 1)
+	go func() { done <- f.Error() }() // ends with raft at the latest
+	select {
+	case err = <-done:
+	case <-ctx.Done():
+		return 0, fsm.Result{}, ctx.Err()
+	}
+	switch {
+	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress):
+		return 0, fsm.Result{}, ErrNotLeader
+	case err != nil:
+		return 0, fsm.Result{}, fmt.Errorf("commit: %w", err)
+	}
+	res, ok := f.Response().(fsm.Result)
+	if !ok {
+		return 0, fsm.Result{}, fmt.Errorf("commit: no verdict, got %T", f.Response())
+	}
+	return f.Index(), res, nil
+}
+
+// WhileLeader runs fn each time this node becomes leader, until ctx ends. First
+// comes a barrier, so that fn sees all that earlier leaders committed. fn's
+// context ends when leadership does, and nothing else happens here until fn has
+// returned.
+func (n *Node) WhileLeader(ctx context.Context, fn func(context.Context)) {
+	stop := func() {}
+	defer func() { stop() }()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case leads := <-n.raft.LeaderCh():
+			// Two trues in a row mean lost and regained: stop in any case.
+			stop()
+			stop = func() {}
+			if !leads {
+				n.cfg.Log.Info("no longer leader")
+				continue
+			}
+			stop = n.lead(ctx, fn)
+		}
+	}
+}
+
+// lead runs fn as leader and returns what ends it and waits for it.
+func (n *Node) lead(ctx context.Context, fn func(context.Context)) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := n.raft.Barrier(barrierTimeout).Error(); err != nil {
+			n.cfg.Log.Warn("leader could not pass its barrier", "err", err)
+			return
+		}
+		n.cfg.Log.Info("became leader", "term", n.raft.CurrentTerm())
+		fn(ctx)
+	}()
+	return func() { cancel(); <-done }
+}
+
+// Position is how far this node's log reaches; it ranks candidates.
+type Position struct{ LastTerm, LastIndex uint64 }
+
+// Position returns it.
+func (n *Node) Position() Position {
+	var term uint64
+	_, _ = fmt.Sscan(n.raft.Stats()["last_log_term"], &term)
+	return Position{LastTerm: term, LastIndex: n.raft.LastIndex()}
+}
+
+// Stand makes this node a candidate now, with the voters' leave to leave a leader
+// they still know. Safety of votes and log stays raft's.
+func (n *Node) Stand() {
+	if n.raft.State() == raft.Leader {
+		return
+	}
+	n.trans.injectTimeoutNow()
+}
+
+// HandOver makes node `to` stand, after everything committed here was applied and
+// while nothing new is proposed. Raft's own LeadershipTransfer is not used: it can
+// wedge a later term (hashicorp/raft #696).
+func (n *Node) HandOver(to string, disk uint64) error {
+	if n.raft.State() != raft.Leader {
+		return ErrNotLeader
+	}
+	n.quiet.Store(true)
+	defer n.quiet.Store(false)
+	if err := n.raft.Barrier(barrierTimeout).Error(); err != nil {
+		return fmt.Errorf("hand over to %s: %w", to, err)
+	}
+	req := &raft.TimeoutNowRequest{RPCHeader: n.trans.header()}
+	err := n.trans.TimeoutNow(raft.ServerID(ServerID(to, disk)), raft.ServerAddress(to), req, &raft.TimeoutNowResponse{})
+	if err != nil {
+		return fmt.Errorf("hand over to %s: %w", to, err)
+	}
+	time.Sleep(50 * time.Millisecond) // its election; proposals wait meanwhile
+	return nil
+}
+
+// Member is one server of raft's configuration.
+type Member struct {
+	ID, Name string
+	Voter    bool
+}
+
+// Members lists raft's configuration.
+func (n *Node) Members() ([]Member, error) {
+	f := n.raft.GetConfiguration()
+	if err := f.Error(); err != nil {
+		return nil, err
+	}
+	var out []Member
+	for _, s := range f.Configuration().Servers {
+		out = append(out, Member{ID: string(s.ID), Name: string(s.Address), Voter: s.Suffrage == raft.Voter})
+	}
+	return out, nil
+}
+
+// Remove takes a server out of raft's configuration. Leader only.
+func (n *Node) Remove(serverID string) error {
+	return n.raft.RemoveServer(raft.ServerID(serverID), 0, applyTimeout).Error()
+}
+
+// AddNonvoter adds a server that gets the log but has no vote; promote it with
+// AddVoter once it has caught up. Leader only.
+func (n *Node) AddNonvoter(name string, disk uint64) error {
+	return n.raft.AddNonvoter(raft.ServerID(ServerID(name, disk)), raft.ServerAddress(name), 0, applyTimeout).Error()
+}
+
+// AddVoter gives a server a vote. Leader only.
+func (n *Node) AddVoter(name string, disk uint64) error {
+	return n.raft.AddVoter(raft.ServerID(ServerID(name, disk)), raft.ServerAddress(name), 0, applyTimeout).Error()
+}
+
+// machine adapts fsm.Machine to raft.
+type machine struct{ m *fsm.Machine }
+
+func (a machine) Apply(l *raft.Log) any {
+	if l.Type != raft.LogCommand {
+		return nil
+	}
+	return a.m.Apply(l.Index, l.Data)
+}
+
+func (a machine) Snapshot() (raft.FSMSnapshot, error) {
+	b, err := a.m.Snapshot()
+	return snapshot(b), err
+}
+
+func (a machine) Restore(r io.ReadCloser) error {
+	defer func() { _ = r.Close() }()
+	b, err := io.ReadAll(io.LimitReader(r, maxSnapshot+1))
+	if err != nil {
+		return fmt.Errorf("read snapshot: %w", err)
+	}
+	if len(b) > maxSnapshot {
+		return fmt.Errorf("snapshot is larger than %d bytes", maxSnapshot)
+	}
+	return a.m.Restore(b)
+}
+
+const maxSnapshot = 256 << 20
+
+type snapshot []byte
+
+func (s snapshot) Persist(sink raft.SnapshotSink) error {
+	if _, err := sink.Write(s); err != nil {
+		return errors.Join(err, sink.Cancel())
+	}
+	return sink.Close()
+}
+
+func (snapshot) Release() {}

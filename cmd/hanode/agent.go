@@ -1,0 +1,64 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+
+	"github.com/spf13/cobra"
+
+	"hanode/agent"
+	"hanode/config"
+)
+
+func (a *app) agentCommand() *cobra.Command {
+	var file string
+	cmd := &cobra.Command{
+		Use:     "agent",
+		GroupID: groupRun,
+		Short:   "Run the agent of this node",
+		Long: `Run the agent of this node until SIGTERM, which hands its groups over and
+releases them; the node stays a member.`,
+		Example: `  hanode agent
+  hanode agent --config /etc/hanode/hanode.hcl`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.runAgent(cmd.Context(), file) },
+	}
+	cmd.Flags().StringVar(&file, "config", config.DefaultFile, "the node file")
+	return cmd
+}
+
+func (a *app) runAgent(ctx context.Context, file string) error {
+	node, err := config.LoadNode(file)
+	if err != nil {
+		return usageError{err}
+	}
+	if s := a.givenSocket(); s != "" {
+		node.Socket = s
+	}
+	if err := node.CheckHost(config.RealHost()); err != nil {
+		return usageError{err}
+	}
+	log := newLog(a.err, node.LogLevel, node.LogFormat)
+	for _, w := range node.Warnings() {
+		log.Warn(w.String())
+	}
+	if err := agent.Run(ctx, node, agent.Options{Log: log, Version: buildVersion()}); err != nil {
+		return fmt.Errorf("agent: %w", err)
+	}
+	return nil
+}
+
+// newLog writes to w in the node file's level and format.
+func newLog(w io.Writer, level, format string) *slog.Logger {
+	opts := &slog.HandlerOptions{}
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err == nil {
+		opts.Level = l // config lets no other word pass; the zero level is info
+	}
+	if format == "json" {
+		return slog.New(slog.NewJSONHandler(w, opts))
+	}
+	return slog.New(slog.NewTextHandler(w, opts))
+}

@@ -1,0 +1,116 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"hanode/api"
+	"hanode/internal/spec"
+)
+
+func (a *app) applyCommand() *cobra.Command {
+	var sure bool
+	var wait time.Duration
+	cmd := &cobra.Command{
+		Use:     "apply FILE",
+		GroupID: groupFiles,
+		Short:   "Make a cluster file the whole wanted set of groups",
+		Long: `Make FILE ("-" is stdin) the whole wanted set of groups: groups it lacks are
+stopped and removed.
+
+If anything that runs would stop or move, this asks on a terminal; elsewhere it
+changes nothing and exits 1, unless --yes is given.`,
+		Example: `  hanode plan web.hcl           # first see what would happen
+  hanode apply web.hcl
+  hanode apply web.hcl --yes --wait 2m`,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: completeFiles("hcl"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			groups, err := a.loadCluster(args[0])
+			if err != nil {
+				return err
+			}
+			c, done := a.client()
+			defer done()
+			if !sure {
+				if err := a.confirm(cmd.Context(), c, groups, args[0] == "-"); err != nil {
+					return err
+				}
+			}
+			res, err := c.Apply(cmd.Context(), api.ApplyRequest{Groups: groups, Wait: wait})
+			return report(a, res, err, a.applyText)
+		},
+	}
+	cmd.Flags().BoolVarP(&sure, "yes", "y", false, "do not ask, even if something stops or moves")
+	return a.withJSON(withWait(cmd, &wait))
+}
+
+func (a *app) applyText(r *api.ApplyResult) {
+	a.changesText(a.out, r.Changes)
+	if len(r.Groups) == 0 {
+		return
+	}
+	a.printf("")
+	for _, g := range r.Groups {
+		a.printf("%s: %s on %s, epoch %d", g.Name, text(g.State), nobody(g.Owner), g.Epoch)
+	}
+}
+
+// confirm returns nil if nothing that runs would stop or move, or if somebody
+// says that it may.
+func (a *app) confirm(ctx context.Context, c *api.Client, groups []spec.Group, stdinUsed bool) error {
+	plan, err := c.Plan(ctx, groups)
+	if err != nil {
+		return err
+	}
+	harm := plan.Disruptive()
+	if len(harm) == 0 {
+		return nil
+	}
+	a.changesText(a.err, harm)
+	if stdinUsed || !a.terminal() {
+		return &api.Error{
+			Code: "needs-confirmation", Exit: api.ExitFailed,
+			Message: fmt.Sprintf("nothing was changed: %s would stop or move, and there is nobody to ask", count(len(harm), "group")),
+			Fix:     "if that is wanted, say --yes",
+		}
+	}
+	say(a.err, "Go on? [y/N] ")
+	line, err := readLine(ctx, a.in)
+	if err != nil {
+		return err
+	}
+	if answer := strings.ToLower(strings.TrimSpace(line)); answer != "y" && answer != "yes" {
+		return &api.Error{Code: "declined", Exit: api.ExitFailed, Message: "nothing was changed"}
+	}
+	return nil
+}
+
+// readLine reads a line, or gives up when ctx is done; the reading goroutine
+// then ends with the process, because a terminal cannot be interrupted.
+func readLine(ctx context.Context, r io.Reader) (string, error) {
+	type answer struct {
+		line string
+		err  error
+	}
+	got := make(chan answer, 1)
+	go func() {
+		line, err := bufio.NewReader(r).ReadString('\n')
+		got <- answer{line, err}
+	}()
+	select {
+	case a := <-got:
+		if a.err != nil && a.err != io.EOF {
+			return "", fmt.Errorf("read the answer: %w", a.err)
+		}
+		return a.line, nil
+	case <-ctx.Done():
+		return "", fmt.Errorf("nothing was changed: %w", ctx.Err())
+	}
+}

@@ -1,0 +1,55 @@
+package main
+
+import (
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"hanode/api"
+)
+
+func (a *app) membersCommand() *cobra.Command {
+	return a.withJSON(&cobra.Command{
+		Use:     "members",
+		GroupID: groupSee,
+		Short:   "List the nodes: their state, beats, leases and links",
+		Long: `List every node of the cluster as this node's agent sees it.
+
+LAST BEAT is how long ago the node was last heard, LEASE how long it may still
+hold its groups without being heard again. "-" is unknown, or this node itself.`,
+		Example: `  hanode members
+  hanode members --json | jq -r '.[] | select(.state != "alive").name'`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, done := a.client()
+			defer done()
+			members, err := c.Members(cmd.Context())
+			if members == nil {
+				return err
+			}
+			list := api.List[api.Member](members)
+			return report(a, &list, err, a.membersText)
+		},
+	})
+}
+
+func (a *app) membersText(members *api.List[api.Member]) {
+	t := newTable(a.out, "NAME", "ROLE", "STATE", "ADDRESS", "VOTER", "LEADER", "LAST BEAT", "LEASE", "LINKS")
+	for _, m := range *members {
+		t.row(m.Name, string(m.Role), string(m.State), text(m.Address), yes(m.Voter), yes(m.Leader),
+			millis(m.LastBeatMS), millis(m.LeaseMS), linksText(m.Links))
+	}
+	t.flush()
+}
+
+// linksText renders "eth0 alive, eth1 late".
+func linksText(links []api.MemberLink) string {
+	var parts []string
+	for _, l := range links {
+		parts = append(parts, l.Name+" "+string(l.State))
+	}
+	if len(parts) == 0 {
+		return unknown
+	}
+	return strings.Join(parts, ", ")
+}

@@ -1,0 +1,74 @@
+package main
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"hanode/api"
+	"hanode/config"
+	"hanode/internal/spec"
+)
+
+func (a *app) planCommand() *cobra.Command {
+	return a.withJSON(&cobra.Command{
+		Use:     "plan FILE",
+		GroupID: groupFiles,
+		Short:   "Show what apply would do, and do nothing",
+		Example: `  hanode plan web.hcl
+  hanode plan web.hcl --json | jq '.changes[] | select(.moves)'`,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: completeFiles("hcl"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			groups, err := a.loadCluster(args[0])
+			if err != nil {
+				return err
+			}
+			c, done := a.client()
+			defer done()
+			plan, err := c.Plan(cmd.Context(), groups)
+			return report(a, plan, err, func(p *api.Plan) { a.changesText(a.out, p.Changes) })
+		},
+	})
+}
+
+// maxStdin is the longest cluster file read from stdin, in bytes.
+const maxStdin = 1 << 20
+
+// loadCluster reads a cluster file, "-" from stdin. What is wrong with it is a
+// usage error.
+func (a *app) loadCluster(path string) ([]spec.Group, error) {
+	if path != "-" {
+		groups, err := config.LoadCluster(path)
+		if err != nil {
+			return nil, usageError{err}
+		}
+		return groups, nil
+	}
+	src, err := io.ReadAll(io.LimitReader(a.in, maxStdin+1))
+	if err != nil {
+		return nil, fmt.Errorf("read stdin: %w", err)
+	}
+	if len(src) > maxStdin {
+		return nil, usageError{fmt.Errorf("stdin is longer than %d bytes", maxStdin)}
+	}
+	groups, err := config.ParseCluster("stdin", src)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	return groups, nil
+}
+
+// changesText prints what would change, or that nothing would.
+func (a *app) changesText(w io.Writer, changes []api.Change) {
+	if len(changes) == 0 {
+		say(w, "No groups, before and after.\n")
+		return
+	}
+	t := newTable(w, "GROUP", "ACTION", "STOPS", "MOVES", "WHAT HAPPENS")
+	for _, c := range changes {
+		t.row(c.Group, string(c.Action), yes(c.Stops), yes(c.Moves), c.Text)
+	}
+	t.flush()
+}

@@ -1,0 +1,116 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"regexp"
+
+	"github.com/spf13/cobra"
+
+	"hanode/api"
+	"hanode/config"
+)
+
+// validation is what validate --json prints.
+type validation struct {
+	File     string                      `json:"file"`
+	Kind     string                      `json:"kind"` // node or cluster
+	OK       bool                        `json:"ok"`
+	Findings api.List[config.Diagnostic] `json:"findings"`
+}
+
+// groupBlock is what a cluster file has and a node file has not.
+var groupBlock = regexp.MustCompile(`(?m)^\s*group\s+["\w]`)
+
+func (a *app) validateCommand() *cobra.Command {
+	var kind string
+	var skipHost bool
+	cmd := &cobra.Command{
+		Use:     "validate FILE",
+		GroupID: groupFiles,
+		Short:   "Check a node file or a cluster file",
+		Long: `Check a node file (hanode.hcl) or a cluster file (what apply takes), and list
+everything that is wrong with it. A file with group blocks is a cluster file.
+
+A node file is also checked against this host: links, address, key file.`,
+		Example: `  hanode validate /etc/hanode/hanode.hcl
+  hanode validate hanode.hcl --skip-host    # a file meant for another host
+  hanode validate web.hcl --json`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if kind != "" && kind != "node" && kind != "cluster" {
+				return fmt.Errorf("--as is %q; it must be node or cluster", kind)
+			}
+			return cobra.ExactArgs(1)(cmd, args)
+		},
+		ValidArgsFunction: completeFiles("hcl"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			v, err := validate(args[0], kind, skipHost)
+			if err != nil {
+				return err
+			}
+			err = report(a, v, nil, a.validationText)
+			if err == nil && !v.OK {
+				return exitCode(api.ExitUsage)
+			}
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&kind, "as", "", "node or cluster (default: by what the file holds)")
+	cmd.Flags().BoolVar(&skipHost, "skip-host", false, "do not check a node file against this host")
+	_ = cmd.RegisterFlagCompletionFunc("as", cobra.FixedCompletions([]string{"node", "cluster"}, cobra.ShellCompDirectiveNoFileComp))
+	return a.withJSON(cmd)
+}
+
+func validate(path, kind string, skipHost bool) (*validation, error) {
+	if kind == "" {
+		src, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+			return nil, usageError{err}
+		}
+		if err != nil {
+			return nil, err
+		}
+		kind = "node"
+		if groupBlock.Match(src) {
+			kind = "cluster"
+		}
+	}
+	v := &validation{File: path, Kind: kind}
+	if kind == "cluster" {
+		_, err := config.LoadCluster(path)
+		return v, v.add(err)
+	}
+	n, err := config.LoadNode(path)
+	if err == nil {
+		v.Findings = append(v.Findings, n.Warnings()...)
+		if !skipHost {
+			err = n.CheckHost(config.RealHost())
+		}
+	}
+	return v, v.add(err)
+}
+
+// add takes up what a check found; an error that is not a list of findings
+// comes back.
+func (v *validation) add(err error) error {
+	var found config.Diagnostics
+	if err != nil && !errors.As(err, &found) {
+		return usageError{err}
+	}
+	v.Findings = append(v.Findings, found...)
+	v.OK = err == nil
+	return nil
+}
+
+func (a *app) validationText(v *validation) {
+	for _, d := range v.Findings {
+		a.printf("%s: %s", d.Severity, d)
+	}
+	if v.OK {
+		a.printf("%s: a valid %s file", v.File, v.Kind)
+	} else {
+		a.printf("%s: not a valid %s file", v.File, v.Kind)
+	}
+}

@@ -1,0 +1,241 @@
+package config
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/zclconf/go-cty/cty"
+
+	"hanode/internal/spec"
+)
+
+const (
+	groupForm    = `group "NAME" { ... }`
+	resourceForm = `resource "TYPE" "NAME" { ... }`
+)
+
+var (
+	groupKeys = []string{"prefer", "failback", "exclusive"}
+	ipKeys    = []string{"dev"}
+	execKeys  = []string{"start", "stop", "monitor", "every", "timeout", "restarts"}
+
+	// clusterShape is what a cluster file may hold.
+	clusterShape = shape{
+		blocks: map[string]string{"group": groupForm},
+		hints:  clusterHints(),
+	}
+)
+
+// clusterHints answer what belongs in the node file.
+func clusterHints() map[string]finding {
+	hints := map[string]finding{
+		"timing": {
+			what:    "a timing block in the cluster file is not available yet",
+			allowed: "timing is set in the node file, " + DefaultFile + ", and founds the cluster's",
+			remedy:  "move it there",
+		},
+		"resource": {
+			what: "a resource stands outside of a group", allowed: "resources move in groups", remedy: "put it in " + groupForm,
+		},
+	}
+	for _, key := range []string{
+		"cluster", "name", "data_dir", "key_file", "socket", "http", "port", "log_level", "log_format", "two_node", "link", "node",
+	} {
+		hints[key] = finding{
+			what: key + " stands in the cluster file", allowed: "the cluster file holds groups; " + key + " belongs in the node file, " + DefaultFile,
+			remedy: "move it there",
+		}
+	}
+	return hints
+}
+
+// LoadCluster reads the cluster file at path, see [ParseCluster].
+func LoadCluster(path string) ([]spec.Group, error) {
+	src, err := readLimited(path, maxFileBytes)
+	if err != nil {
+		return nil, unread(path, err, "")
+	}
+	return ParseCluster(path, src)
+}
+
+// ParseCluster reads src, a cluster file called name, and makes all checks that
+// need no knowledge of the nodes. A file without groups is valid: nothing is
+// wanted. The error is [Diagnostics] with every problem found.
+func ParseCluster(name string, src []byte) ([]spec.Group, error) {
+	return parseCluster(name, src, nil)
+}
+
+// ParseClusterFor is ParseCluster and CheckGroups in one, so that what does not
+// fit the nodes is reported with its line too.
+func ParseClusterFor(name string, src []byte, nodes []spec.Node) ([]spec.Group, error) {
+	return parseCluster(name, src, &nodes)
+}
+
+func parseCluster(name string, src []byte, nodes *[]spec.Node) ([]spec.Group, error) {
+	r := &report{file: name}
+	body := r.parse(src)
+	if body == nil {
+		return nil, r.diags.err()
+	}
+	b := &block{report: r, src: src, body: body}
+	b.check(clusterShape)
+	var groups []spec.Group
+	var places []place
+	for _, k := range b.children("group", 1, groupForm) {
+		g, p := k.group()
+		groups, places = append(groups, g), append(places, p)
+	}
+	c := &groupCheck{report: r, groups: groups, places: places}
+	c.structure()
+	if nodes != nil {
+		c.nodes(*nodes)
+	}
+	if err := r.diags.err(); err != nil {
+		return nil, err
+	}
+	return groups, nil
+}
+
+// place says where a group or resource and its keys were written. The zero
+// place is of a value that came from no file.
+type place struct {
+	line   int
+	keys   map[string]int  // line of each key
+	bad    map[string]bool // keys whose value was refused and is missing
+	prefer []int           // line of each element of prefer
+	parts  []place         // resources of a group
+}
+
+// at is the line of a key, or of the block if the key is not written.
+func (p place) at(key string) int {
+	if l := p.keys[key]; l > 0 {
+		return l
+	}
+	return p.line
+}
+
+// note remembers where a key is, and that its value is of no use.
+func note[T any](p *place, key string, f field[T]) T {
+	if f.line > 0 {
+		p.keys[key] = f.line
+	}
+	if f.bad {
+		p.bad[key] = true
+	}
+	return f.v
+}
+
+func (b *block) place() place {
+	return place{line: b.line, keys: map[string]int{}, bad: map[string]bool{}}
+}
+
+// group reads one group block.
+func (b *block) group() (spec.Group, place) {
+	b.check(shape{
+		keys: groupKeys, blocks: map[string]string{"resource": resourceForm},
+	})
+	p := b.place()
+	g := spec.Group{Name: b.label}
+	prefer, lines := b.list("prefer")
+	g.Prefer, p.prefer = note(&p, "prefer", prefer), lines
+	g.Exclusive = note(&p, "exclusive", b.flag("exclusive"))
+	g.Failback = b.failback(&p)
+	for _, k := range b.body.Blocks {
+		if k.Type == "resource" && len(k.Labels) != 2 {
+			p.bad["resources"] = true
+		}
+	}
+	for _, k := range b.children("resource", 2, resourceForm) {
+		res, where := k.resource()
+		g.Resources, p.parts = append(g.Resources, res), append(p.parts, where)
+	}
+	return g, p
+}
+
+// failback reads the key of that name; the default is off.
+func (b *block) failback(p *place) spec.Failback {
+	f := b.str("failback")
+	text := note(p, "failback", f)
+	if f.bad {
+		if v, ok := plain(b.body.Attributes["failback"].Expr); ok && isA(v, cty.Bool) {
+			b.amend(fmt.Sprintf("write failback = %q", map[bool]string{true: "on", false: "off"}[v.True()]))
+		}
+	}
+	if !f.set() {
+		return spec.Failback{}
+	}
+	bad := finding{
+		what: fmt.Sprintf("failback%s is %s", b.in(), quote(text)), allowed: `it takes "on", "off" or "after 5m"`,
+	}
+	switch rest, after := strings.CutPrefix(text, "after "); {
+	case text == "on":
+		return spec.Failback{On: true}
+	case text == "off":
+		return spec.Failback{}
+	case after:
+		d, why := parseDuration("failback"+b.in(), strings.TrimSpace(rest))
+		if why.what == "" && d <= maxFailback {
+			return spec.Failback{On: true, After: d}
+		}
+		if why.what == "" {
+			why = finding{what: bad.what, allowed: "the most is " + duration(maxFailback)}
+		}
+		bad = why
+	default:
+		bad.remedy = didYouMean(text, []string{"on", "off", "after 5m"})
+	}
+	b.add(f.line, bad)
+	return spec.Failback{}
+}
+
+// resource reads one resource block. The body of a type that does not exist is
+// not looked at: its type is what is wrong.
+func (b *block) resource() (spec.Resource, place) {
+	p := b.place()
+	r := spec.Resource{Type: b.labels[0], Name: b.labels[1]}
+	b.where = subject(r)
+	switch r.Type {
+	case "ip":
+		b.check(shape{keys: ipKeys})
+		r.Dev = note(&p, "dev", b.str("dev"))
+	case "exec":
+		b.check(shape{keys: execKeys, hints: b.everyHints()})
+		b.exec(&r, &p)
+	}
+	return r, p
+}
+
+// everyHints answer other words for every.
+func (b *block) everyHints() map[string]finding {
+	hints := map[string]finding{}
+	for _, key := range []string{"interval", "monitor_every", "monitor_interval"} {
+		hints[key] = finding{
+			what: fmt.Sprintf("unknown key %s%s", quote(key), b.in()), allowed: takes("keys", execKeys),
+			remedy: "the time between two runs of monitor is every",
+		}
+	}
+	return hints
+}
+
+// exec reads the keys of an exec resource.
+func (b *block) exec(r *spec.Resource, p *place) {
+	args := func(key string) []string {
+		f, _ := b.list(key)
+		return note(p, key, f)
+	}
+	r.Start, r.Stop, r.Monitor = args("start"), args("stop"), args("monitor")
+	if p.bad["monitor"] {
+		if v, ok := plain(b.body.Attributes["monitor"].Expr); ok && isA(v, cty.String) {
+			if _, err := time.ParseDuration(v.AsString()); err == nil {
+				b.amend(fmt.Sprintf("the time between two runs is every = %q", v.AsString()))
+			}
+		}
+	}
+	r.Every = note(p, "every", b.duration("every"))
+	if p.keys["every"] == 0 && len(r.Monitor) > 0 {
+		r.Every = DefaultEvery
+	}
+	r.Timeout = note(p, "timeout", b.duration("timeout"))
+	r.Restarts = note(p, "restarts", b.whole("restarts", 0, maxRestarts))
+}

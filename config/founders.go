@@ -1,0 +1,131 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"hanode/internal/spec"
+)
+
+var (
+	founderKeys = []string{"address", "role"}
+	roles       = []string{string(spec.RoleNode), string(spec.RoleWitness)}
+)
+
+// founders reads the node blocks and checks them as a set.
+func (b *block) founders(n *Node) {
+	if f := b.str("two_node"); f.set() {
+		bad := finding{
+			what: fmt.Sprintf("two_node is %s", quote(f.v)), allowed: `it takes "manual"`,
+		}
+		if f.v == "manual" {
+			bad = finding{what: `two_node = "manual" is not available yet`, remedy: "remove the line"}
+		}
+		b.add(f.line, bad)
+	}
+	blocks := b.children("node", 1, nodeForm)
+	seen := founderSet{names: map[string]int{}, addrs: map[netip.Addr]*block{}}
+	for _, k := range blocks {
+		n.Nodes = append(n.Nodes, k.founder(seen))
+		n.lines[nodeKey(k.label)] = k.line
+	}
+	b.quorum(n, blocks)
+}
+
+// founderSet is what was seen of the founders so far.
+type founderSet struct {
+	names map[string]int // name -> line
+	addrs map[netip.Addr]*block
+}
+
+// founder reads one node block.
+func (b *block) founder(seen founderSet) spec.Node {
+	b.check(shape{keys: founderKeys})
+	out := spec.Node{Name: b.label, Role: spec.RoleNode}
+	if line, dup := seen.names[b.label]; dup {
+		b.add(b.line, finding{
+			what: fmt.Sprintf("node %s is listed twice", quote(b.label)), allowed: firstOn(line),
+			remedy: "rename or remove one of them",
+		})
+	} else {
+		seen.names[b.label] = b.line
+		b.refused(b.line, checkName("node", b.label))
+	}
+
+	if f := b.str("role"); f.set() {
+		if !slices.Contains(roles, f.v) {
+			b.add(f.line, finding{
+				what:    fmt.Sprintf("role%s is %s", b.in(), quote(f.v)),
+				allowed: `it takes "node" or "witness" (votes, owns nothing)`, remedy: didYouMean(f.v, roles),
+			})
+		}
+		out.Role = spec.Role(f.v)
+	}
+
+	f := b.str("address")
+	switch {
+	case f.line == 0:
+		b.add(b.line, finding{what: b.where + " has no address", remedy: `add address = "IP", its address on the first link`})
+	case f.set():
+		addr, bad := checkNodeAddress(f.v)
+		if b.refused(f.line, bad) {
+			break
+		}
+		if other, dup := seen.addrs[addr]; dup {
+			b.add(f.line, finding{
+				what:    fmt.Sprintf("address %s is given to node %s and node %s", addr, quote(other.label), quote(b.label)),
+				allowed: fmt.Sprintf("each node has its own; the first is on line %d", other.line),
+			})
+			break
+		}
+		seen.addrs[addr] = b
+		out.Address = addr.String()
+	}
+	return out
+}
+
+const addWitness = `add a third vote on any small machine: a node block with its address and role = "witness"`
+
+// quorum checks how many founders there are and what they are for.
+func (b *block) quorum(n *Node, blocks []*block) {
+	total := len(blocks)
+	switch {
+	case total == 0:
+		if slices.ContainsFunc(b.diags, func(d Diagnostic) bool { return strings.HasPrefix(d.What, "node block has ") }) {
+			return // there are some, and it is said what is wrong with them
+		}
+		b.add(1, finding{
+			what: "no node blocks", allowed: fmt.Sprintf("a cluster is founded by 1, or 3 to %d nodes", MaxFounders),
+			remedy: "list every founder, the same on each host: " + nodeForm,
+		})
+		return
+	case total == 1:
+		b.warn(blocks[0].line, finding{
+			what: "the cluster has one node", allowed: "when it fails nothing takes over", remedy: "found it with 3 nodes",
+		})
+	case total == 2:
+		b.add(blocks[1].line, finding{
+			what:    "A two-node cluster cannot tell a dead peer from a cut cable, so it would stop or split",
+			allowed: `found it with 3; two_node = "manual" is not available yet`,
+			remedy:  addWitness,
+		})
+	case total > MaxFounders:
+		b.add(blocks[MaxFounders].line, finding{
+			what: fmt.Sprintf("%d founders", total), allowed: fmt.Sprintf("the most is %d", MaxFounders),
+			remedy: fmt.Sprintf("found the cluster with the first %d, let the others join", MaxFounders),
+		})
+	case total%2 == 0:
+		b.warn(blocks[total-1].line, finding{
+			what:    fmt.Sprintf("%d founders survive the loss of %d, no more than %d would", total, total/2-1, total-1),
+			allowed: "an odd number is best", remedy: "add a witness, or remove one",
+		})
+	}
+	if !slices.ContainsFunc(n.Nodes, func(f spec.Node) bool { return f.Role != spec.RoleWitness }) {
+		b.add(blocks[0].line, finding{
+			what:    "every founder is a witness, so none could own a group",
+			allowed: "at least one must have role \"node\"", remedy: "remove a role = \"witness\"",
+		})
+	}
+}

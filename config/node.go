@@ -1,0 +1,80 @@
+package config
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
+
+	"hanode/internal/spec"
+)
+
+// Node is the node file with every default filled in.
+type Node struct {
+	File    string // where it was read, as it was given
+	Cluster string // default: DefaultCluster
+	Name    string // this node; default: the hostname
+	// DataDir, KeyFile and Socket are absolute once they come from LoadNode: a
+	// relative path in the file starts at the file's folder.
+	DataDir string
+	KeyFile string
+	Socket  string
+	HTTP    string // ADDRESS:PORT of API, dashboard and /metrics; "" = off
+	Port    int    // gossip, 1 to 65534; Port+1 is raft and peer TLS
+	// Links are the heartbeat devices, the primary one first. Empty = the
+	// device that has this node's address.
+	Links []string
+	// Profile names the profile that Timing is; "" = explicit values.
+	Profile string
+	Timing  spec.Timing
+	// Nodes are the founders in the order of the file, 1 or 3 to MaxFounders.
+	// Addresses are in canonical form, roles filled in.
+	Nodes []spec.Node
+	// GroupsFile is a cluster file applied once, when a new cluster forms;
+	// absolute; "" = none.
+	GroupsFile string
+	LogLevel   string // debug, info, warn or error
+	LogFormat  string // text or json
+
+	lines    map[string]int // where each key and block is: "key_file", `link "eth0"`
+	warnings Diagnostics
+}
+
+// Warnings are what LoadNode let pass but the operator should know, ordered by
+// line; nil if there are none.
+func (n *Node) Warnings() Diagnostics { return slices.Clone(n.warnings) }
+
+// Self returns this node's own founder block; false if it has none.
+func (n *Node) Self() (spec.Node, bool) {
+	for _, f := range n.Nodes {
+		if f.Name == n.Name {
+			return f, true
+		}
+	}
+	return spec.Node{}, false
+}
+
+// Digest is the hex SHA-256 over what founders must agree on before they found
+// a cluster: its name, the founders with address and role (in any order), the
+// timing, and the port.
+func (n *Node) Digest() string {
+	founders := slices.SortedFunc(slices.Values(n.Nodes), func(a, b spec.Node) int { return cmp.Compare(a.Name, b.Name) })
+	h := sha256.New()
+	_, _ = fmt.Fprintf(h, "hanode-founders-1\ncluster %q\nport %d\n", n.Cluster, n.Port)
+	t := n.Timing
+	_, _ = fmt.Fprintf(h, "timing %d %d %d %d\n", t.Keepalive, t.Warntime, t.Deadtime, t.Initdead)
+	for _, f := range founders {
+		_, _ = fmt.Fprintf(h, "node %q %q %q\n", f.Name, f.Address, f.Role)
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// names lists the founders, in the order of the file.
+func (n *Node) names() []string {
+	var out []string
+	for _, f := range n.Nodes {
+		out = append(out, f.Name)
+	}
+	return out
+}

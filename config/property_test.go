@@ -1,0 +1,256 @@
+package config
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/zclconf/go-cty/cty"
+	"pgregory.net/rapid"
+
+	"hanode/internal/spec"
+)
+
+// argument is text of a program's argument: anything but NUL, in NFC, with a
+// liking for what HCL takes for its own.
+func argument() *rapid.Generator[string] {
+	word := rapid.OneOf(
+		rapid.SampledFrom([]string{"${", "%{", "$", "%", "$$", "$${", "%%{", "}", `"`, `\`, "\n", "\r\n", "\t", "<<EOT", "é", "\u2028", "\U0001F600", "\x01", " "}),
+		rapid.String(),
+	)
+	return rapid.Custom(func(t *rapid.T) string {
+		s := strings.Join(rapid.SliceOfN(word, 0, 6).Draw(t, "words"), "")
+		return cty.NormalizeString(strings.ReplaceAll(strings.ToValidUTF8(s, "?"), "\x00", ""))
+	})
+}
+
+func name() *rapid.Generator[string] { return rapid.StringMatching(`[A-Za-z0-9][A-Za-z0-9._-]{0,62}`) }
+
+func argv() *rapid.Generator[[]string] {
+	return rapid.Custom(func(t *rapid.T) []string {
+		args := rapid.SliceOfN(argument(), 1, 4).Draw(t, "args")
+		if args[0] == "" {
+			args[0] = "x"
+		}
+		return args
+	})
+}
+
+func span() *rapid.Generator[time.Duration] {
+	return rapid.Map(rapid.Int64Range(int64(minExecTime), int64(maxExecTime)), func(n int64) time.Duration {
+		return time.Duration(n)
+	})
+}
+
+// resourceGen makes the i-th resource of group g, so that addresses differ.
+func resourceGen(g, i int) *rapid.Generator[spec.Resource] {
+	return rapid.Custom(func(t *rapid.T) spec.Resource {
+		if rapid.Bool().Draw(t, "ip") {
+			r := spec.Resource{Type: "ip", Name: fmt.Sprintf("10.%d.%d.7", g, i)}
+			if rapid.Bool().Draw(t, "prefix") {
+				r.Name += "/24"
+			}
+			r.Dev = rapid.SampledFrom([]string{"", "eth0", "br-lan", "eth1.100", "${x}"}).Draw(t, "dev")
+			return r
+		}
+		r := spec.Resource{Type: "exec", Name: fmt.Sprintf("r%d", i), Start: argv().Draw(t, "start"), Stop: argv().Draw(t, "stop")}
+		if rapid.Bool().Draw(t, "monitored") {
+			r.Monitor, r.Every = argv().Draw(t, "monitor"), span().Draw(t, "every")
+		}
+		if rapid.Bool().Draw(t, "bounded") {
+			r.Timeout = span().Draw(t, "timeout")
+		}
+		r.Restarts = rapid.IntRange(0, maxRestarts).Draw(t, "restarts")
+		return r
+	})
+}
+
+func groupsGen() *rapid.Generator[[]spec.Group] {
+	return rapid.Custom(func(t *rapid.T) []spec.Group {
+		var groups []spec.Group
+		for gi, n := range rapid.SliceOfNDistinct(name(), 0, 4, rapid.ID[string]).Draw(t, "names") {
+			g := spec.Group{Name: n, Exclusive: rapid.Bool().Draw(t, "exclusive")}
+			if p := rapid.SliceOfNDistinct(name(), 0, 3, rapid.ID[string]).Draw(t, "prefer"); len(p) > 0 {
+				g.Prefer = p
+			}
+			if g.Failback.On = rapid.Bool().Draw(t, "failback"); g.Failback.On {
+				g.Failback.After = time.Duration(rapid.Int64Range(0, int64(maxFailback)).Draw(t, "after"))
+			}
+			for i := range rapid.IntRange(1, 4).Draw(t, "resources") {
+				g.Resources = append(g.Resources, resourceGen(gi, i).Draw(t, "resource"))
+			}
+			groups = append(groups, g)
+		}
+		return groups
+	})
+}
+
+// TestFormatRoundTrip: what FormatCluster writes, ParseCluster reads back
+// unchanged, and the text is a fixed point.
+func TestFormatRoundTrip(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		want := groupsGen().Draw(t, "groups")
+		text := FormatCluster(want)
+		got, err := ParseCluster("x", text)
+		if err != nil {
+			t.Fatalf("%v\n%s", err, text)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Fatalf("(-want +got):\n%s\n%s", diff, text)
+		}
+		if again := FormatCluster(got); string(again) != string(text) {
+			t.Fatalf("not canonical:\n%s\n%s", text, again)
+		}
+	})
+}
+
+func TestFormatCluster(t *testing.T) {
+	groups, err := LoadCluster(good("cluster.hcl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join("testdata", "good", "cluster-canonical.hcl")
+	got := FormatCluster(groups)
+	if *update {
+		if err := os.WriteFile(path, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), string(got)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// TestDistance: the table is as good as the plain recursion.
+func TestDistance(t *testing.T) {
+	var dumb func(a, b string) int
+	dumb = func(a, b string) int {
+		if a == "" || b == "" {
+			return len(a) + len(b)
+		}
+		cost := 1
+		if a[0] == b[0] {
+			cost = 0
+		}
+		d := min(dumb(a[1:], b)+1, dumb(a, b[1:])+1, dumb(a[1:], b[1:])+cost)
+		if len(a) > 1 && len(b) > 1 && a[0] == b[1] && a[1] == b[0] {
+			d = min(d, dumb(a[2:], b[2:])+1)
+		}
+		return d
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		word := rapid.StringMatching(`[ab c]{0,5}`)
+		a, b := word.Draw(t, "a"), word.Draw(t, "b")
+		if got, want := distance(a, b), dumb(a, b); got != want {
+			t.Fatalf("distance(%q, %q) = %d, want %d", a, b, got, want)
+		}
+	})
+}
+
+// TestDeepSources: sources made to exhaust the parser are refused, in any form.
+func TestDeepSources(t *testing.T) {
+	const size = maxFileBytes / 8
+	for _, piece := range []string{
+		"[", "(", "{", "-", "- ", "!", "-(", "a?", "a{", "a {\n", `"${`, `"%{`, "%{if a}", "a.*", "a[*]", "f(", "[for a in ", "1+", "a.b.", "<<A\n${", "a=", "\"", "::", "{a=",
+	} {
+		src := "a = " + strings.Repeat(piece, size/len(piece))
+		if _, err := ParseCluster("x", []byte(src)); err == nil {
+			t.Errorf("many %q: accepted", piece)
+		}
+	}
+}
+
+// seeds adds every script's source to the corpus.
+func seeds(f *testing.F, patterns ...string) {
+	f.Helper()
+	for _, p := range patterns {
+		paths, err := filepath.Glob(p)
+		if err != nil || len(paths) == 0 {
+			f.Fatalf("no seeds in %s: %v", p, err)
+		}
+		for _, path := range paths {
+			text, err := os.ReadFile(path)
+			if err != nil {
+				f.Fatal(err)
+			}
+			src, _, _ := strings.Cut(string(text), "---- ")
+			f.Add([]byte(src))
+		}
+	}
+}
+
+func FuzzParseNode(f *testing.F) {
+	seeds(f, "testdata/node/*.txt", "testdata/host/*.txt", "testdata/good/*.hcl")
+	f.Fuzz(func(t *testing.T, src []byte) {
+		n, err := parseNode("x", src, "/", hostname)
+		if (n == nil) == (err == nil) {
+			t.Fatalf("node %v and error %v", n, err)
+		}
+		if err != nil {
+			checkDiagnostics(t, err)
+			return
+		}
+		if bad := n.Timing.Validate(); len(bad) > 0 {
+			t.Errorf("timing let through: %v", bad)
+		}
+		names := n.names()
+		slices.Sort(names)
+		if len(slices.Compact(names)) != len(n.Nodes) || len(n.Nodes) == 0 || len(n.Nodes) == 2 || len(n.Nodes) > MaxFounders {
+			t.Errorf("founders let through: %v", n.Nodes)
+		}
+		if len(n.Digest()) != 64 {
+			t.Error("bad digest")
+		}
+	})
+}
+
+func FuzzParseCluster(f *testing.F) {
+	seeds(f, "testdata/cluster/*.txt", "testdata/good/*.hcl")
+	f.Fuzz(func(t *testing.T, src []byte) {
+		groups, err := ParseCluster("x", src)
+		if err != nil {
+			checkDiagnostics(t, err)
+			return
+		}
+		var nodes []spec.Node
+		for _, g := range groups {
+			for _, name := range g.Prefer {
+				nodes = append(nodes, spec.Node{Name: name, Role: spec.RoleNode})
+			}
+		}
+		if err := CheckGroups(groups, nodes); err != nil {
+			t.Errorf("ParseCluster took what CheckGroups refuses: %v", err)
+		}
+		text := FormatCluster(groups)
+		again, err := ParseCluster("y", text)
+		if err != nil {
+			t.Fatalf("%v\n%s", err, text)
+		}
+		if diff := cmp.Diff(groups, again); diff != "" {
+			t.Errorf("(-want +got):\n%s\n%s", diff, text)
+		}
+	})
+}
+
+// checkDiagnostics checks the form of every diagnostic of an error.
+func checkDiagnostics(t *testing.T, err error) {
+	t.Helper()
+	ds, ok := err.(Diagnostics)
+	if !ok || len(ds) == 0 {
+		t.Fatalf("the error is %T: %v", err, err)
+	}
+	for _, d := range ds {
+		if d.What == "" || d.File != "x" || d.Line < 0 || d.Severity != SeverityError || strings.Contains(d.String(), "\n") {
+			t.Errorf("bad diagnostic %#v", d)
+		}
+	}
+}

@@ -1,0 +1,1 @@
+# Wants nothing: every group is stopped and removed.

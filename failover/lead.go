@@ -1,0 +1,62 @@
+package failover
+
+import (
+	"context"
+	"time"
+
+	"hanode/fsm"
+	"hanode/internal/id"
+	"hanode/internal/spec"
+)
+
+// Leader is what Lead needs of the world while this node is raft's leader.
+type Leader interface {
+	// Inputs gathers facts; its State is a copy or locked for the call's user.
+	Inputs() Inputs
+	// Propose commits the command and waits for its verdict.
+	Propose(ctx context.Context, c fsm.Command) (fsm.Result, error)
+	// Committed is told each command that went through, after its commit: the place
+	// to push records and send REVOKE.
+	Committed(c fsm.Command, r fsm.Result)
+}
+
+// Lead plans and proposes until ctx ends. wake is a one-slot "look again"; it
+// also looks every interval by itself. Run it from WhileLeader only, after the
+// barrier.
+func Lead(ctx context.Context, l Leader, wake <-chan struct{}, interval time.Duration) {
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for {
+		for _, c := range Plan(l.Inputs()) {
+			r, err := l.Propose(ctx, c)
+			if err != nil {
+				break // it may commit all the same; the next look sees what is
+			}
+			l.Committed(c, r)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-wake:
+		case <-tick.C:
+		}
+	}
+}
+
+// Opinion is what one voter last said about who is silent.
+type Opinion struct {
+	Silent map[id.NodeRef]bool
+	Age    time.Duration // since it said so
+}
+
+// Silent reports whether a majority of the voters says that ref is silent. A
+// voter that was not heard for deadtime itself has no say.
+func Silent(ref id.NodeRef, voters fsm.VoterList, opinions map[string]Opinion, t spec.Timing) bool {
+	n := 0
+	for _, v := range voters.Names {
+		if o, ok := opinions[v]; ok && o.Age < t.Deadtime && o.Silent[ref] {
+			n++
+		}
+	}
+	return n >= voters.Majority()
+}

@@ -1,0 +1,352 @@
+// Package failover decides: Plan says what the leader should commit, Wanted what
+// a node should run, Explain why. All three are pure; `hanode plan`, `hanode why`
+// and the leader get their answer from the same functions. Lead is the thin loop
+// that feeds Plan and proposes what it says.
+//
+// It does not judge who is silent (package lease and the agent's ears do that),
+// and it never decides that a node may hold: that is the lease's business.
+package failover
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"hanode/fsm"
+	"hanode/internal/id"
+	"hanode/internal/spec"
+)
+
+// Health is what the leader knows of a node now. The zero value is "never
+// heard".
+type Health struct {
+	Inc    uint64 // incarnation in its newest beat
+	Alive  bool   // not silent for deadtime
+	Leased bool   // says that its lease runs
+	Behind bool   // its log has not caught up since it started
+	// Dead: a majority of voters has not heard it for deadtime, or it is heard but
+	// had no lease for deadtime although voters answer (R6).
+	Dead bool
+	Why  string // why Dead
+	// Healthy is for how long it has been Alive and Leased without a break.
+	Healthy time.Duration
+}
+
+// Inputs is all that a decision depends on. State is read only.
+type Inputs struct {
+	Wall   time.Time // stamps commands; decides nothing
+	State  *fsm.State
+	Health map[string]Health
+	// Tokens are claims the leader was told were let go.
+	Tokens map[id.Claim]bool
+	// Formed: all members were alive at once since this process started, or
+	// initdead has passed. Until then a group waits for its most preferred node.
+	Formed bool
+}
+
+// Candidate is one node's standing for one group.
+type Candidate struct {
+	Node     string
+	Eligible bool
+	Score    int // higher wins; equal: by name
+	Because  string
+}
+
+// preferStep is what one place in the prefer list is worth: more than any load.
+const preferStep = 100_000
+
+// Candidates lists every member's standing for group g, best first. load counts
+// the groups each node owns.
+func Candidates(in Inputs, g *fsm.Group, load map[string]int) []Candidate {
+	var out []Candidate
+	for _, name := range in.State.NodeNames() {
+		n := in.State.Nodes[name]
+		c := Candidate{Node: name}
+		if why := ineligible(in, n, g); why != "" {
+			c.Because = why
+			out = append(out, c)
+			continue
+		}
+		c.Eligible = true
+		others := load[name]
+		if g.Owner.Name == name {
+			others--
+		}
+		c.Score = -max(others, 0)
+		c.Because = fmt.Sprintf("not in prefer; owns %d other groups", max(others, 0))
+		if i := slices.Index(g.Spec.Prefer, name); i >= 0 {
+			c.Score += preferStep * (len(g.Spec.Prefer) - i)
+			c.Because = fmt.Sprintf("number %d in prefer", i+1)
+		}
+		out = append(out, c)
+	}
+	slices.SortStableFunc(out, func(a, b Candidate) int {
+		if a.Eligible != b.Eligible {
+			if a.Eligible {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Or(cmp.Compare(b.Score, a.Score), cmp.Compare(a.Node, b.Node))
+	})
+	return out
+}
+
+// ineligible says why node n cannot be given group g now, or "".
+func ineligible(in Inputs, n *fsm.Node, g *fsm.Group) string {
+	h := in.Health[n.Name]
+	switch {
+	case n.Role != spec.RoleNode:
+		return "a witness owns nothing"
+	case n.Inc == 0:
+		return "never registered"
+	case n.Leaving:
+		return "leaving the cluster"
+	case n.Standby:
+		return "standby"
+	case n.Stopped:
+		return "stopped in order"
+	case n.Fenced:
+		return "fenced; it has not registered anew"
+	case h.Dead:
+		return "dead: " + h.Why
+	case !h.Alive || h.Inc != n.Inc:
+		return "not heard"
+	case !h.Leased:
+		return "alive but without a lease"
+	case h.Behind:
+		return "alive, still catching up"
+	case g != nil && g.Failed[n.Name] != "":
+		return "failed here: " + g.Failed[n.Name]
+	}
+	return ""
+}
+
+// Load counts the groups each node owns.
+func Load(s *fsm.State) map[string]int {
+	load := map[string]int{}
+	for _, g := range s.Groups {
+		if !g.Deleted && !g.Owner.Zero() {
+			load[g.Owner.Name]++
+		}
+	}
+	return load
+}
+
+// Plan says what the leader should commit now. Deterministic: equal inputs give
+// equal commands. An empty plan means that all is as it should be.
+func Plan(in Inputs) []fsm.Command {
+	if !in.State.Founded() {
+		return nil
+	}
+	p := planner{in: in, load: Load(in.State)}
+	p.releases()
+	if !in.State.Maintenance {
+		p.deadNodes()
+		p.groups()
+	}
+	return p.out
+}
+
+type planner struct {
+	in   Inputs
+	load map[string]int
+	out  []fsm.Command
+	done map[string]bool // groups that a takeover of this plan assigns
+}
+
+func (p *planner) commit(c fsm.Command) {
+	c.At = p.in.Wall
+	p.out = append(p.out, c)
+}
+
+// releases writes down tokens, so that their holders can stop sending them.
+func (p *planner) releases() {
+	var claims []id.Claim
+	for _, name := range slices.Sorted(maps.Keys(p.in.State.Groups)) {
+		g := p.in.State.Groups[name]
+		for _, w := range g.Waits {
+			if p.in.Tokens[w.Claim] {
+				claims = append(claims, w.Claim)
+			}
+		}
+		own := id.Claim{Group: name, Node: g.Owner, Epoch: g.Epoch}
+		if !g.Owner.Zero() && !g.OwnerReleased && p.in.Tokens[own] {
+			claims = append(claims, own)
+		}
+	}
+	if len(claims) > 0 {
+		p.commit(fsm.Command{Released: &fsm.Released{Claims: claims}})
+	}
+}
+
+// deadNodes fences each dead owner and gives its groups away in the same entry,
+// and each dead node that somebody waits for (it died in the middle of a move).
+// A dead node that owns nothing, or whose groups have nowhere to go, is left
+// alone: fencing it would help nobody, and if it was only cut off it may go on.
+func (p *planner) deadNodes() {
+	p.done = map[string]bool{}
+	for _, name := range p.in.State.NodeNames() {
+		n := p.in.State.Nodes[name]
+		h := p.in.Health[name]
+		if !n.Registered() || !h.Dead {
+			continue
+		}
+		t := fsm.Takeover{Fence: n.Ref(), Cause: "failover", WhyFence: h.Why}
+		waited := false
+		for _, gn := range slices.Sorted(maps.Keys(p.in.State.Groups)) {
+			g := p.in.State.Groups[gn]
+			waited = waited || slices.ContainsFunc(g.Waits, func(w fsm.Wait) bool { return w.Node == n.Ref() })
+			if g.Owner != n.Ref() || g.Deleted {
+				continue
+			}
+			if a, ok := p.assign(g); ok {
+				t.Assigns = append(t.Assigns, a)
+				p.done[gn] = true
+			}
+		}
+		if len(t.Assigns) > 0 || waited {
+			p.commit(fsm.Command{Takeover: &t})
+		}
+	}
+}
+
+// assign gives g to its best candidate; false if there is none.
+func (p *planner) assign(g *fsm.Group) (fsm.Assign, bool) {
+	best := Candidates(p.in, g, p.load)
+	if len(best) == 0 || !best[0].Eligible {
+		return fsm.Assign{}, false
+	}
+	to := p.in.State.Nodes[best[0].Node]
+	p.load[g.Owner.Name]--
+	p.load[to.Name]++
+	a := fsm.Assign{Group: g.Spec.Name, Epoch: g.Epoch + 1, To: to.Ref(), Why: best[0].Because}
+	for _, w := range g.Waits {
+		if p.in.Tokens[w.Claim] {
+			a.Released = append(a.Released, w.Claim)
+		}
+	}
+	if own := (id.Claim{Group: g.Spec.Name, Node: g.Owner, Epoch: g.Epoch}); !g.Owner.Zero() && p.in.Tokens[own] {
+		a.Released = append(a.Released, own)
+	}
+	return a, true
+}
+
+// groups moves what has no owner, an owner that must give way, or a better one.
+func (p *planner) groups() {
+	byCause := map[string][]fsm.Assign{}
+	for _, name := range p.in.State.GroupNames() {
+		g := p.in.State.Groups[name]
+		cause := p.cause(g)
+		if p.done[name] || cause == "" {
+			continue
+		}
+		if a, ok := p.assign(g); ok {
+			byCause[cause] = append(byCause[cause], a)
+		}
+	}
+	for _, cause := range slices.Sorted(maps.Keys(byCause)) {
+		p.commit(fsm.Command{Takeover: &fsm.Takeover{Cause: cause, Assigns: byCause[cause]}})
+	}
+}
+
+// cause says why g should move now, or "".
+func (p *planner) cause(g *fsm.Group) string {
+	owner := p.in.State.Nodes[g.Owner.Name]
+	switch {
+	case g.Owner.Zero():
+		if !p.in.Formed && !p.firstChoice(g) {
+			return ""
+		}
+		return "start"
+	case owner == nil || owner.Inc != g.Owner.Inc || owner.Fenced || owner.Removed:
+		if !p.in.Formed && !p.firstChoice(g) {
+			return ""
+		}
+		return "failover" // its registration is gone: it restarted, or was fenced with nowhere to go
+	case g.OwnerReleased || p.in.Tokens[id.Claim{Group: g.Spec.Name, Node: g.Owner, Epoch: g.Epoch}]:
+		return "failover" // it let go by itself
+	case len(g.Waits) > 0:
+		return "" // a move is under way; let it end
+	case owner.Standby:
+		return p.ifElsewhere(g, "standby")
+	case owner.Stopped:
+		return p.ifElsewhere(g, "switchover")
+	case owner.Leaving:
+		return p.ifElsewhere(g, "leave")
+	}
+	return p.failback(g)
+}
+
+// firstChoice: the group's most preferred node can take it right now.
+func (p *planner) firstChoice(g *fsm.Group) bool {
+	best := Candidates(p.in, g, p.load)
+	return len(best) > 0 && best[0].Eligible && len(g.Spec.Prefer) > 0 && best[0].Node == g.Spec.Prefer[0]
+}
+
+func (p *planner) ifElsewhere(g *fsm.Group, cause string) string {
+	best := Candidates(p.in, g, p.load)
+	if len(best) == 0 || !best[0].Eligible || best[0].Node == g.Owner.Name {
+		return ""
+	}
+	return cause
+}
+
+// failback goes to a node that prefer ranks above the owner, never merely for
+// balance: a move costs clients something.
+func (p *planner) failback(g *fsm.Group) string {
+	if !g.Spec.Failback.On || g.Pinned || !g.Started {
+		return ""
+	}
+	rank := func(node string) int {
+		if i := slices.Index(g.Spec.Prefer, node); i >= 0 {
+			return i
+		}
+		return len(g.Spec.Prefer)
+	}
+	best := Candidates(p.in, g, p.load)
+	if len(best) == 0 || !best[0].Eligible || rank(best[0].Node) >= rank(g.Owner.Name) {
+		return ""
+	}
+	if p.in.Health[best[0].Node].Healthy < g.Spec.Failback.After {
+		return ""
+	}
+	return "failback"
+}
+
+// Explanation answers `hanode why`.
+type Explanation struct {
+	Candidates  []Candidate
+	IfOwnerDies string
+}
+
+// Explain says how every node stands for the group and what would happen if its
+// owner died now.
+func Explain(in Inputs, group string) (Explanation, error) {
+	g := in.State.Groups[group]
+	if g == nil || g.Deleted {
+		return Explanation{}, fmt.Errorf("group %q does not exist", group)
+	}
+	e := Explanation{Candidates: Candidates(in, g, Load(in.State))}
+	if g.Owner.Zero() {
+		e.IfOwnerDies = "nobody owns it"
+		return e, nil
+	}
+	if in.State.Maintenance {
+		e.IfOwnerDies = "nothing: maintenance is on"
+		return e, nil
+	}
+	without := in
+	without.Health = maps.Clone(in.Health)
+	without.Health[g.Owner.Name] = Health{Dead: true, Why: "supposed dead"}
+	for _, c := range Candidates(without, g, Load(in.State)) {
+		if c.Eligible {
+			e.IfOwnerDies = fmt.Sprintf("%s takes over %v after its last beat (%s)", c.Node, in.State.Timing.Deadtime, c.Because)
+			return e, nil
+		}
+	}
+	e.IfOwnerDies = "no other node can take it: clients lose it until one can"
+	return e, nil
+}

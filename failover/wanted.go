@@ -1,0 +1,61 @@
+package failover
+
+import (
+	"time"
+
+	"hanode/fsm"
+	"hanode/internal/id"
+)
+
+// Step is what a node should do about one group now.
+type Step int
+
+// The steps.
+const (
+	Leave Step = iota // as it is
+	Run               // start it, or keep it running
+	Stop              // stop it, close, remember, tell
+)
+
+// Local is what a node knows of itself when it asks Wanted.
+type Local struct {
+	Self id.NodeRef
+	// Running is the epoch at which the group runs here, whole or in part; 0 = not.
+	Running id.Epoch
+	// May: the lease's holder says that the group may be held now. Muted: it says
+	// no only because no lease runs.
+	May, Muted bool
+	// Unleased is for how long there has been no lease; Deadtime the cluster's.
+	Unleased, Deadtime time.Duration
+	// Elsewhere: a majority of voters is ready, as far as this node can hear, so a
+	// lease is to be had by somebody.
+	Elsewhere bool
+	Drain     bool // the agent is stopping, or was fenced: hold nothing
+}
+
+// Wanted says what this node should do about the group of rec. R10 is here: a
+// lease that ran out mutes the host (the guard did that already) and does not
+// stop services, until it has been gone for deadtime while others could have one.
+func Wanted(l Local, rec fsm.Record) Step {
+	mine := rec.Owner == l.Self && !rec.Deleted
+	running := l.Running != 0
+	switch {
+	case l.Drain && running:
+		return Stop
+	case l.Drain:
+		return Leave
+	case running && (!mine || rec.Epoch != l.Running):
+		return Stop // never run one epoch under another's right
+	case !mine:
+		return Leave
+	case l.May:
+		return Run
+	case running && l.Muted && l.Elsewhere && l.Unleased > l.Deadtime:
+		return Stop
+	case running && l.Muted:
+		return Leave // muted: the guard is closed, services go on
+	case running:
+		return Stop
+	}
+	return Leave
+}

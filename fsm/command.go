@@ -1,0 +1,195 @@
+package fsm
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"hanode/internal/id"
+	"hanode/internal/spec"
+)
+
+// encodingVersion leads every encoded command and snapshot. A reader refuses
+// what is newer than itself: applying half of an unknown command would make
+// replicas differ.
+const encodingVersion = 1
+
+// ErrTooNew means that bytes were written by a newer hanode than this one.
+var ErrTooNew = errors.New("written by a newer hanode; upgrade this node")
+
+// Command is one entry of the log. Exactly one of the pointers is set. Every
+// command is idempotent: an entry that was committed although its proposer saw an
+// error may be proposed again.
+type Command struct {
+	// At is the proposer's wall clock, for people only.
+	At time.Time `json:"at"`
+
+	Found       *Found       `json:"found,omitempty"`
+	Register    *Register    `json:"register,omitempty"`
+	Takeover    *Takeover    `json:"takeover,omitempty"`
+	Holding     *Holding     `json:"holding,omitempty"`
+	Released    *Released    `json:"released,omitempty"`
+	SetGroups   *SetGroups   `json:"set_groups,omitempty"`
+	Standby     *Standby     `json:"standby,omitempty"`
+	Maintenance *Maintenance `json:"maintenance,omitempty"`
+	Pin         *Pin         `json:"pin,omitempty"`
+	Stopping    *Stopping    `json:"stopping,omitempty"`
+	Leave       *Leave       `json:"leave,omitempty"`
+	SetVoters   *SetVoters   `json:"set_voters,omitempty"`
+	SetDisk     *SetDisk     `json:"set_disk,omitempty"`
+	Report      *Report      `json:"report,omitempty"`
+}
+
+// Found creates the cluster; the first entry of its log.
+type Found struct {
+	Cluster string       `json:"cluster"`
+	Digest  string       `json:"digest"`
+	Timing  spec.Timing  `json:"timing"`
+	Nodes   []spec.Node  `json:"nodes"`
+	Voters  []string     `json:"voters"`
+	Groups  []spec.Group `json:"groups"` // the node file's `groups = "FILE"`
+}
+
+// Register makes (Node, From+1) the node's registration: a compare-and-swap on
+// From, so that a delayed copy of an old proposal registers nobody (R8).
+type Register struct {
+	Node    string        `json:"node"`
+	From    uint64        `json:"from"`
+	Nonce   string        `json:"nonce"`
+	HostID  string        `json:"host_id"`
+	Bound   time.Duration `json:"bound"`
+	Version string        `json:"version"`
+}
+
+// Takeover is one entry: an optional fence and the assignments that follow from
+// it. One entry, because between two a new leader could die (R3).
+type Takeover struct {
+	Fence   id.NodeRef `json:"fence"` // zero = none: a switchover or first assignment
+	Assigns []Assign   `json:"assigns"`
+	Cause   string     `json:"cause"` // failover, switchover, failback, start, ...
+	// WhyFence says what made the proposer fence, for people.
+	WhyFence string `json:"why_fence"`
+}
+
+// Assign gives Group to To at Epoch. Rejected unless Epoch is the next one and
+// To is registered and not fenced.
+type Assign struct {
+	Group string     `json:"group"`
+	Epoch id.Epoch   `json:"epoch"`
+	To    id.NodeRef `json:"to"`
+	// Released lists claims whose exact token the proposer has.
+	Released []id.Claim `json:"released"`
+	Pin      bool       `json:"pin"`
+	Why      string     `json:"why"` // why To, for people
+}
+
+// Holding says that the owner holds: every wait was satisfied, so all are
+// cleared. Started says that every resource runs.
+type Holding struct {
+	Group   string     `json:"group"`
+	Node    id.NodeRef `json:"node"`
+	Epoch   id.Epoch   `json:"epoch"`
+	Started bool       `json:"started"`
+	Events  []Event    `json:"events"`
+}
+
+// Released says that the claims' holders let go; Failed, if not empty, is why
+// the holder of record gave the group up and will not run it again by itself.
+type Released struct {
+	Claims []id.Claim `json:"claims"`
+	Failed string     `json:"failed"`
+}
+
+// SetGroups makes Groups the whole wanted set.
+type SetGroups struct {
+	Groups []spec.Group `json:"groups"`
+}
+
+// Standby takes a node out of, or back into, the choice of owners.
+type Standby struct {
+	Node string `json:"node"`
+	On   bool   `json:"on"`
+}
+
+// Maintenance suspends every automatic start, stop and move.
+type Maintenance struct {
+	On bool `json:"on"`
+}
+
+// Pin keeps a group where it is (or lifts that).
+type Pin struct {
+	Group string `json:"group"`
+	On    bool   `json:"on"`
+}
+
+// Stopping says that (Node) is being stopped in order: hand over its groups. It
+// stays a member; its next Register ends the state.
+type Stopping struct {
+	Node id.NodeRef `json:"node"`
+}
+
+// Leave begins (Done false) or completes the end of a membership.
+type Leave struct {
+	Node string `json:"node"`
+	Done bool   `json:"done"`
+}
+
+// SetVoters makes Names the lease voters; Version must be the next one and the
+// list must differ by one name (R7).
+type SetVoters struct {
+	Version uint64   `json:"version"`
+	Names   []string `json:"names"`
+}
+
+// SetDisk records that the node came back with another data directory (R12).
+type SetDisk struct {
+	Node string `json:"node"`
+	From uint64 `json:"from"`
+}
+
+// Report adds to the history.
+type Report struct {
+	Events []Event `json:"events"`
+}
+
+// Encode renders a command as a log entry.
+func Encode(c Command) ([]byte, error) {
+	b, err := json.Marshal(c)
+	if err != nil {
+		return nil, fmt.Errorf("encode command: %w", err)
+	}
+	return append([]byte{encodingVersion}, b...), nil
+}
+
+// Decode is the inverse of Encode.
+func Decode(b []byte) (Command, error) {
+	var c Command
+	if err := decode(b, &c); err != nil {
+		return Command{}, fmt.Errorf("decode command: %w", err)
+	}
+	return c, nil
+}
+
+func decode(b []byte, into any) error {
+	if len(b) == 0 {
+		return errors.New("empty")
+	}
+	if b[0] > encodingVersion {
+		return fmt.Errorf("version %d: %w", b[0], ErrTooNew)
+	}
+	if b[0] == 0 {
+		return errors.New("version 0 was never written")
+	}
+	dec := json.NewDecoder(bytes.NewReader(b[1:]))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(into); err != nil {
+		return err
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("something follows the end")
+	}
+	return nil
+}

@@ -1,0 +1,139 @@
+package fsm
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"sync"
+)
+
+// Result is the verdict on one command. Raft may report an error for an entry
+// that commits after all; only the Result of Apply says what happened.
+type Result struct {
+	// Rejected says why nothing changed; empty = done (now or before: commands
+	// are idempotent).
+	Rejected string `json:"rejected"`
+	// Inc answers Register: the node's incarnation now, also when rejected.
+	Inc uint64 `json:"inc"`
+	// Touched lists groups whose record changed, sorted.
+	Touched []string `json:"touched"`
+}
+
+// Machine holds the state and applies commands to it. Safe for concurrent use.
+type Machine struct {
+	mu     sync.RWMutex
+	st     *State
+	broken error
+
+	watch []func(Change)
+}
+
+// Change tells a watcher what an entry touched. It is called in log order with
+// the state locked for reading: be quick, never block.
+type Change struct {
+	State  *State
+	Groups []string // groups whose record changed
+	All    bool     // a snapshot was restored: everything may differ
+}
+
+// NewMachine returns a machine in the state before founding.
+func NewMachine() *Machine { return &Machine{st: New()} }
+
+// Watch calls fn after every entry and once now. Call it before entries arrive.
+func (m *Machine) Watch(fn func(Change)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.watch = append(m.watch, fn)
+	fn(Change{State: m.st, All: true})
+}
+
+// View calls fn with the state locked for reading.
+func (m *Machine) View(fn func(*State)) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	fn(m.st)
+}
+
+// Copy returns a deep copy of the state.
+func (m *Machine) Copy() *State {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.st.Clone()
+}
+
+// Broken returns why the machine stopped applying, or nil. A machine that met an
+// entry it cannot read stays where it is: guessing would split the replicas.
+func (m *Machine) Broken() error {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.broken
+}
+
+// Apply applies the entry at index. Entries arrive in order.
+func (m *Machine) Apply(index uint64, data []byte) Result {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.broken != nil {
+		return Result{Rejected: m.broken.Error()}
+	}
+	cmd, err := Decode(data)
+	if err != nil {
+		m.broken = fmt.Errorf("log entry %d: %w", index, err)
+		m.notify(Change{State: m.st})
+		return Result{Rejected: m.broken.Error()}
+	}
+	res := m.st.apply(cmd)
+	m.st.Index = index
+	slices.Sort(res.Touched)
+	res.Touched = slices.Compact(res.Touched)
+	m.notify(Change{State: m.st, Groups: res.Touched})
+	return res
+}
+
+// Advance notes an entry that carries no command (raft's own).
+func (m *Machine) Advance(index uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.st.Index = max(m.st.Index, index)
+	m.notify(Change{State: m.st})
+}
+
+func (m *Machine) notify(c Change) {
+	for _, fn := range m.watch {
+		fn(c)
+	}
+}
+
+// Snapshot renders the state.
+func (m *Machine) Snapshot() ([]byte, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	b, err := json.Marshal(m.st)
+	if err != nil {
+		return nil, fmt.Errorf("encode snapshot: %w", err)
+	}
+	return append([]byte{encodingVersion}, b...), nil
+}
+
+// Restore replaces the state by a snapshot. On error nothing changed.
+func (m *Machine) Restore(b []byte) error {
+	st := &State{}
+	if err := decode(b, st); err != nil {
+		return fmt.Errorf("decode snapshot: %w", err)
+	}
+	if err := st.complete(); err != nil {
+		return fmt.Errorf("decode snapshot: %w", err)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.st = st
+	m.notify(Change{State: m.st, All: true})
+	return nil
+}
+
+// Preview returns what s would become if c were applied; s is left alone.
+func Preview(s *State, c Command) *State {
+	out := s.Clone()
+	out.apply(c)
+	return out
+}

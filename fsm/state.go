@@ -1,0 +1,288 @@
+// Package fsm is the cluster's replicated memory: who is a member, which
+// registration of it counts, who owns which group at which epoch, and who may
+// not have let go yet.
+//
+// Apply is a deterministic function of state and command: it reads no clock, no
+// random source and no map in its own order. The package knows nothing of
+// raft's library, sends nothing and starts nothing; package cluster feeds it,
+// packages lease and failover read it.
+package fsm
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"hanode/internal/id"
+	"hanode/internal/spec"
+)
+
+// State is everything that is replicated. Treat a State handed out by
+// Machine.View as read-only.
+type State struct {
+	// Index of the last raft entry applied. Never decreases.
+	Index uint64 `json:"index"`
+	// Cluster and Digest are what the founders agreed on; empty = not founded.
+	Cluster string      `json:"cluster"`
+	Digest  string      `json:"digest"`
+	Timing  spec.Timing `json:"timing"`
+
+	Nodes  map[string]*Node  `json:"nodes"`
+	Groups map[string]*Group `json:"groups"` // deleted groups stay as tombstones: epochs are never used again
+
+	// Voters grants leases; Previous is the list before it (R7).
+	Voters   VoterList `json:"voters"`
+	Previous VoterList `json:"previous"`
+
+	Maintenance bool `json:"maintenance"`
+
+	// Revision counts changes of the wanted set of groups.
+	Revision uint64 `json:"revision"`
+
+	// Events is the tail of the cluster's history, oldest first.
+	Events   []Event `json:"events"`
+	EventSeq uint64  `json:"event_seq"`
+}
+
+// keepEvents bounds State.Events.
+const keepEvents = 1000
+
+// VoterList is the set of voters whose acks make a lease. It is versioned here
+// and not taken from raft's configuration, because raft uses a new configuration
+// as soon as it is stored, while a lease may only count voters that a majority
+// has *applied* (R7).
+type VoterList struct {
+	Version uint64   `json:"version"`
+	Names   []string `json:"names"` // sorted
+}
+
+// Majority is how many of the list make a majority; 1 for an empty list, which
+// therefore never has one.
+func (v VoterList) Majority() int { return len(v.Names)/2 + 1 }
+
+// Has reports whether name is in the list.
+func (v VoterList) Has(name string) bool { return slices.Contains(v.Names, name) }
+
+// Node is a member.
+type Node struct {
+	Name    string    `json:"name"`
+	Address string    `json:"address"`
+	Role    spec.Role `json:"role"`
+	// Disk counts the node's data directories, from 1: an emptied disk is a new
+	// raft server, never the old one with its memory gone (R12).
+	Disk uint64 `json:"disk"`
+
+	// Inc counts registrations. 0 = never registered. Never used again.
+	Inc uint64 `json:"inc"`
+	// Fenced: (Name, Inc) will never hold again.
+	Fenced bool `json:"fenced"`
+	// Bound is how long a voter must wait after its last ack to (Name, Inc).
+	Bound  time.Duration `json:"bound"`
+	HostID string        `json:"host_id"`
+	Nonce  string        `json:"nonce"`
+	// Version of the binary that registered.
+	Version string `json:"version"`
+
+	Standby bool `json:"standby"`
+	// Stopped: an orderly stop released everything; the node is still a member.
+	Stopped bool `json:"stopped"`
+	// Leaving: groups are being handed over, then membership ends.
+	Leaving bool `json:"leaving"`
+	// Removed nodes stay as tombstones, so that Inc is never used again.
+	Removed bool `json:"removed"`
+}
+
+// Ref is the node's registration of record.
+func (n *Node) Ref() id.NodeRef { return id.NodeRef{Name: n.Name, Inc: n.Inc} }
+
+// Registered reports that the node's registration may be given groups.
+func (n *Node) Registered() bool { return n != nil && n.Inc > 0 && !n.Fenced && !n.Removed }
+
+// Wait is a claim that may still be in use. A group's owner may not hold while
+// one is left unsatisfied.
+type Wait struct {
+	id.Claim
+	HostID string        `json:"host_id"` // a newer registration from this host releases it
+	Bound  time.Duration `json:"bound"`   // what a voter waits after its last ack
+	// Live: the registration was neither fenced nor superseded as of this state.
+	// While it is, EXPIRED is no evidence against it.
+	Live bool `json:"live"`
+	// Addresses that the group had at the claim's epoch, sorted (R11). Records
+	// leave them out.
+	Addresses []string `json:"addresses,omitempty"`
+}
+
+// Group is a group and its place.
+type Group struct {
+	Spec spec.Group `json:"spec"`
+	// Revision counts changes of the wanted set at which Spec last changed.
+	Revision uint64 `json:"revision"`
+	Deleted  bool   `json:"deleted"`
+
+	Epoch id.Epoch   `json:"epoch"`
+	Owner id.NodeRef `json:"owner"` // zero = nobody
+	// OwnerHost and OwnerBound are the owner's registration at that epoch: they
+	// become a Wait when the owner changes.
+	OwnerHost  string        `json:"owner_host"`
+	OwnerBound time.Duration `json:"owner_bound"`
+	// OwnerReleased: the owner of record is known to hold no more.
+	OwnerReleased bool   `json:"owner_released"`
+	Waits         []Wait `json:"waits"`
+	// Voters is the lease voters' list as of the entry that made Epoch, or of a
+	// later one that fenced somebody in Waits: EXPIRED must come from a majority of
+	// these (R3).
+	Voters VoterList `json:"voters"`
+
+	Cause   string            `json:"cause"`   // why Owner owns it
+	Since   time.Time         `json:"since"`   // when that was decided, proposer's wall clock
+	Started bool              `json:"started"` // the owner reported that it runs everything
+	Pinned  bool              `json:"pinned"`  // by `move`; failback suspended
+	Failed  map[string]string `json:"failed"`  // node -> why it could not run the group
+}
+
+// ownerClaim is what the owner of record may still be using.
+func (g *Group) ownerClaim() Wait {
+	return Wait{
+		Claim:  id.Claim{Group: g.Spec.Name, Node: g.Owner, Epoch: g.Epoch},
+		HostID: g.OwnerHost, Bound: g.OwnerBound, Addresses: slices.Sorted(maps.Keys(addresses(g.Spec))),
+	}
+}
+
+// Event is one line of the cluster's history.
+type Event struct {
+	Index uint64    `json:"index"` // counts events, from 1
+	Time  time.Time `json:"time"`
+	Node  string    `json:"node"`
+	Group string    `json:"group"`
+	Epoch id.Epoch  `json:"epoch"`
+	Kind  string    `json:"kind"`
+	Cause string    `json:"cause"`
+	Text  string    `json:"text"`
+	MS    *float64  `json:"ms"`
+}
+
+// same reports whether o is the same event, proposed twice.
+func (e Event) same(o Event) bool {
+	ms := e.MS == o.MS || e.MS != nil && o.MS != nil && *e.MS == *o.MS
+	at := e.Time.Equal(o.Time)
+	e.Index, e.Time, e.MS = o.Index, o.Time, o.MS
+	return at && ms && e == o
+}
+
+// Record is what an owner, an old owner or a new one is told about a group: the
+// group as it stands *after* Apply. A command may be rejected; a record cannot. It
+// names its spec by revision only, so that it fits a datagram.
+type Record struct {
+	Group    string     `json:"group"`
+	Revision uint64     `json:"revision"` // of the spec that this record is about
+	Deleted  bool       `json:"deleted"`
+	Epoch    id.Epoch   `json:"epoch"`
+	Owner    id.NodeRef `json:"owner"`
+	Waits    []Wait     `json:"waits"`
+	Voters   VoterList  `json:"voters"`
+	Cause    string     `json:"cause"`
+}
+
+// Record returns the group's record.
+func (g *Group) Record() Record {
+	waits := slices.Clone(g.Waits)
+	for i := range waits {
+		waits[i].Addresses = nil
+	}
+	return Record{
+		Group: g.Spec.Name, Revision: g.Revision, Deleted: g.Deleted, Epoch: g.Epoch, Owner: g.Owner,
+		Waits: waits, Voters: g.Voters, Cause: g.Cause,
+	}
+}
+
+// New returns the state before founding.
+func New() *State {
+	return &State{Nodes: map[string]*Node{}, Groups: map[string]*Group{}}
+}
+
+// Founded reports whether the cluster exists.
+func (s *State) Founded() bool { return s.Cluster != "" }
+
+// NodeNames lists members that were not removed, sorted.
+func (s *State) NodeNames() []string {
+	return slices.Sorted(maps.Keys(filter(s.Nodes, func(n *Node) bool { return !n.Removed })))
+}
+
+// GroupNames lists groups that exist, sorted.
+func (s *State) GroupNames() []string {
+	return slices.Sorted(maps.Keys(filter(s.Groups, func(g *Group) bool { return !g.Deleted })))
+}
+
+// Specs lists the wanted groups, sorted by name.
+func (s *State) Specs() []spec.Group {
+	var out []spec.Group
+	for _, name := range s.GroupNames() {
+		out = append(out, s.Groups[name].Spec)
+	}
+	return out
+}
+
+// MaxBound is the longest a voter may have to wait for any registration; R7 and
+// R13 wait that long.
+func (s *State) MaxBound() time.Duration {
+	longest := s.Timing.Deadtime
+	for _, n := range s.Nodes {
+		longest = max(longest, n.Bound)
+	}
+	for _, g := range s.Groups {
+		longest = max(longest, g.OwnerBound)
+		for _, w := range g.Waits {
+			longest = max(longest, w.Bound)
+		}
+	}
+	return longest
+}
+
+// complete reports what a decoded state lacks, or nil.
+func (s *State) complete() error {
+	if s.Nodes == nil || s.Groups == nil {
+		return errors.New("it has no nodes or no groups")
+	}
+	for name, n := range s.Nodes {
+		if n == nil || n.Name != name {
+			return fmt.Errorf("node %q is not whole", name)
+		}
+	}
+	for name, g := range s.Groups {
+		if g == nil || g.Spec.Name != name {
+			return fmt.Errorf("group %q is not whole", name)
+		}
+	}
+	return nil
+}
+
+func filter[V any](m map[string]V, keep func(V) bool) map[string]V {
+	out := make(map[string]V, len(m))
+	for k, v := range m {
+		if keep(v) {
+			out[k] = v
+		}
+	}
+	return out
+}
+
+// Clone returns a deep copy.
+func (s *State) Clone() *State {
+	c := *s
+	c.Nodes = make(map[string]*Node, len(s.Nodes))
+	for k, n := range s.Nodes {
+		cp := *n
+		c.Nodes[k] = &cp
+	}
+	c.Groups = make(map[string]*Group, len(s.Groups))
+	for k, g := range s.Groups {
+		cp := *g
+		cp.Waits = slices.Clone(g.Waits)
+		cp.Failed = maps.Clone(g.Failed)
+		c.Groups[k] = &cp
+	}
+	c.Events = slices.Clone(s.Events)
+	return &c
+}

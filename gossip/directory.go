@@ -1,0 +1,289 @@
+package gossip
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"hanode/internal/clock"
+)
+
+// directory turns names into link addresses and remembers what each link last
+// carried. Raft, peer calls and gossip all dial by name through it, so that a
+// dead eth0 costs none of them more than one detour.
+type directory struct {
+	cfg   Config
+	links []string
+
+	mu    sync.Mutex
+	peers map[string][]netip.Addr    // name -> address per link
+	heard map[string][]clock.Instant // name -> newest lane message per link
+	conns map[*trackedConn]struct{}  // open streams
+}
+
+func newDirectory(cfg Config) *directory {
+	d := &directory{
+		cfg: cfg, peers: map[string][]netip.Addr{}, heard: map[string][]clock.Instant{},
+		conns: map[*trackedConn]struct{}{},
+	}
+	for _, l := range cfg.Network.Links() {
+		d.links = append(d.links, l.Name)
+	}
+	for name, addrs := range cfg.Peers {
+		d.peers[name] = d.fit(addrs)
+	}
+	for name, a := range cfg.Seeds {
+		addrs := d.fit(d.peers[name])
+		addrs[0] = a
+		d.peers[name] = addrs
+	}
+	return d
+}
+
+func (d *directory) fit(addrs []netip.Addr) []netip.Addr {
+	out := make([]netip.Addr, len(d.links))
+	copy(out, addrs)
+	return out
+}
+
+func (d *directory) learn(name string, addrs []netip.Addr) {
+	d.mu.Lock()
+	got := d.fit(addrs)
+	old := d.fit(d.peers[name])
+	for i := range got {
+		if !got[i].IsValid() {
+			got[i] = old[i] // it has no address there now; the old one is better than none
+		}
+	}
+	if slices.Equal(got, d.peers[name]) {
+		d.mu.Unlock()
+		return
+	}
+	d.peers[name] = got
+	all := maps.Clone(d.peers)
+	d.mu.Unlock()
+	if d.cfg.Save != nil {
+		d.cfg.Save(all)
+	}
+}
+
+// forget drops a node that left.
+func (d *directory) forget(name string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.peers, name)
+	delete(d.heard, name)
+}
+
+func (d *directory) names() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Sorted(maps.Keys(d.peers))
+}
+
+// addrs lists name's address per link; invalid = unknown.
+func (d *directory) addrs(name string) []netip.Addr {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.peers[name])
+}
+
+func (d *directory) noteHeard(name string, link int, now clock.Instant) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	h := d.heard[name]
+	if h == nil {
+		h = make([]clock.Instant, len(d.links))
+		d.heard[name] = h
+	}
+	h[link] = now
+}
+
+// alive reports whether link carried something from name lately; callers hold mu.
+func (d *directory) alive(name string, link int, now clock.Instant) bool {
+	h := d.heard[name]
+	return h != nil && !h[link].IsZero() && now.Elapsed(h[link]) < d.cfg.LinkDead
+}
+
+// order lists the links to try for name: live ones first, in file order.
+func (d *directory) order(name string) []int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	now := d.cfg.Clock.Now()
+	var live, rest []int
+	for i, a := range d.peers[name] {
+		switch {
+		case !a.IsValid():
+		case d.alive(name, i, now):
+			live = append(live, i)
+		default:
+			rest = append(rest, i)
+		}
+	}
+	return append(live, rest...)
+}
+
+// LinkState is one link of a member as this node sees it.
+type LinkState struct {
+	Name    string
+	Address netip.Addr
+	Up      bool
+	Age     time.Duration // since it last carried something; -1 = never
+}
+
+// Links tells how the node is reached, link by link.
+func (g *Gossip) Links(name string) []LinkState {
+	own := g.cfg.Network.Links()
+	d := g.dir
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	now := g.cfg.Clock.Now()
+	var out []LinkState
+	for i, l := range d.links {
+		s := LinkState{Name: l, Age: -1}
+		if name == g.cfg.Name {
+			if i < len(own) {
+				s.Address, s.Up, s.Age = own[i].Addr, own[i].Addr.IsValid(), 0
+			}
+		} else {
+			if i < len(d.peers[name]) {
+				s.Address = d.peers[name][i]
+			}
+			s.Up = d.alive(name, i, now)
+			if h := d.heard[name]; h != nil && !h[i].IsZero() {
+				s.Age = now.Elapsed(h[i])
+			}
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
+// Forget drops what is known of a node that left.
+func (g *Gossip) Forget(name string) { g.dir.forget(name) }
+
+// Dial opens a stream to the node's port over whichever link answers first; a
+// link that is silent is tried last. The stream is closed when its link goes
+// silent while another one lives, so that its user dials again at once instead of
+// waiting for TCP to notice.
+func (g *Gossip) Dial(ctx context.Context, node string, port int) (net.Conn, error) {
+	return g.dir.dial(ctx, node, port)
+}
+
+// headStart is how long one link may try alone before the next one joins in.
+const headStart = 100 * time.Millisecond
+
+func (d *directory) dial(ctx context.Context, node string, port int) (net.Conn, error) {
+	order := d.order(node)
+	if len(order) == 0 {
+		return nil, fmt.Errorf("no address of %s is known", node)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	type result struct {
+		link int
+		conn net.Conn
+		err  error
+	}
+	got := make(chan result, len(order))
+	addrs := d.addrs(node)
+	launch := func(link int) {
+		go func() { // ends with ctx at the latest
+			c, err := d.cfg.Network.Dial(ctx, d.links[link], netip.AddrPortFrom(addrs[link], uint16(port)))
+			got <- result{link, c, err}
+		}()
+	}
+	launch(order[0])
+	next, pending := 1, 1
+	timer := time.NewTimer(headStart)
+	defer timer.Stop()
+	var errs []error
+	for pending > 0 || next < len(order) {
+		select {
+		case r := <-got:
+			pending--
+			if r.err == nil {
+				go drain(got, pending, func(r result) net.Conn { return r.conn })
+				return d.track(r.conn, node, r.link), nil
+			}
+			errs = append(errs, fmt.Errorf("%s: %w", d.links[r.link], r.err))
+			if next < len(order) {
+				launch(order[next])
+				next, pending = next+1, pending+1
+			}
+		case <-timer.C:
+			if next < len(order) {
+				launch(order[next])
+				next, pending = next+1, pending+1
+				timer.Reset(headStart)
+			}
+		case <-ctx.Done():
+			go drain(got, pending, func(r result) net.Conn { return r.conn })
+			return nil, fmt.Errorf("dial %s: %w", node, errors.Join(append(errs, ctx.Err())...))
+		}
+	}
+	return nil, fmt.Errorf("dial %s: %w", node, errors.Join(errs...))
+}
+
+// drain closes connections that came too late.
+func drain[T any](got <-chan T, pending int, conn func(T) net.Conn) {
+	for range pending {
+		if c := conn(<-got); c != nil {
+			_ = c.Close()
+		}
+	}
+}
+
+// trackedConn is a stream that ends with its link.
+type trackedConn struct {
+	net.Conn
+	d    *directory
+	node string
+	link int
+}
+
+func (d *directory) track(c net.Conn, node string, link int) net.Conn {
+	t := &trackedConn{Conn: c, d: d, node: node, link: link}
+	d.mu.Lock()
+	d.conns[t] = struct{}{}
+	d.mu.Unlock()
+	return t
+}
+
+func (t *trackedConn) Close() error {
+	t.d.mu.Lock()
+	delete(t.d.conns, t)
+	t.d.mu.Unlock()
+	return t.Conn.Close()
+}
+
+// prune closes streams on links that went silent while another link to the same
+// node lives.
+func (d *directory) prune() {
+	d.mu.Lock()
+	now := d.cfg.Clock.Now()
+	var dead []*trackedConn
+	for t := range d.conns {
+		h := d.heard[t.node]
+		if h == nil || h[t.link].IsZero() || d.alive(t.node, t.link, now) {
+			continue
+		}
+		for i := range d.links {
+			if i != t.link && d.alive(t.node, i, now) {
+				dead = append(dead, t)
+				break
+			}
+		}
+	}
+	d.mu.Unlock()
+	for _, t := range dead {
+		d.cfg.Log.Info("link is silent, moving streams to another", "node", t.node, "dev", d.links[t.link])
+		_ = t.Close()
+	}
+}

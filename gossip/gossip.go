@@ -1,0 +1,213 @@
+// Package gossip says who is there and how to reach them: memberlist over a
+// Transport of our own on the configured links, and, off the same UDP socket and
+// before memberlist sees them, the sealed keepalives ("the lane").
+//
+// The lane exists because memberlist's own user messages share a lock and one
+// handler with everything else it does: a beat must not wait for a state sync.
+// What a keepalive means is package lease's business; this package authenticates,
+// moves and counts bytes, and knows which link last carried whom.
+package gossip
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+
+	"hanode/internal/clock"
+	"hanode/internal/logbridge"
+	"hanode/internal/netio"
+	"hanode/internal/trust"
+)
+
+// Config is what Start needs. All fields but Peers and Meta are required.
+type Config struct {
+	Name    string
+	Cluster string
+	Network netio.Network
+	Port    int // gossip, UDP and TCP
+	Keys    *trust.Keys
+	Clock   clock.Clock
+	// LinkDead is how long a link may be silent before it counts as down; a few
+	// keepalives.
+	LinkDead time.Duration
+	// Seeds are addresses on the first link, by name: the founders.
+	Seeds map[string]netip.Addr
+	// Peers are link addresses learned earlier, by name, one per link; Save is told
+	// when they change.
+	Peers map[string][]netip.Addr
+	Save  func(map[string][]netip.Addr)
+	// Handle gets each authenticated lane message on its socket's goroutine: be
+	// quick, never block. payload is valid only during the call.
+	Handle func(Packet)
+	Log    *slog.Logger
+}
+
+// Packet is one authenticated lane message.
+type Packet struct {
+	From    string
+	Link    int // index in the node file; -1 = from this node itself
+	Payload []byte
+}
+
+// Gossip is the running membership. Safe for concurrent use.
+type Gossip struct {
+	cfg   Config
+	dir   *directory
+	trans *transport
+	ml    *memberlist.Memberlist
+
+	stop chan struct{}
+	wg   sync.WaitGroup
+}
+
+// rejoinEvery is how often members that gossip does not see are dialled anew:
+// memberlist never redials after a long partition (hashicorp/memberlist #222).
+const rejoinEvery = 3 * time.Second
+
+// meta is what every node says about itself through memberlist.
+type meta struct {
+	V     int          `json:"v"`
+	Addrs []netip.Addr `json:"a"` // one per link, in order
+}
+
+// Start opens the sockets and joins.
+func Start(cfg Config) (*Gossip, error) {
+	g := &Gossip{cfg: cfg, stop: make(chan struct{})}
+	g.dir = newDirectory(cfg)
+	t, err := newTransport(cfg, g.dir)
+	if err != nil {
+		return nil, err
+	}
+	g.trans = t
+	keyring, err := memberlist.NewKeyring(cfg.Keys.Gossip(), cfg.Keys.Gossip()[0])
+	if err != nil {
+		t.close()
+		return nil, fmt.Errorf("gossip keyring: %w", err)
+	}
+	mc := memberlist.DefaultLANConfig()
+	mc.Name = cfg.Name
+	mc.Label = "hanode/" + cfg.Cluster
+	mc.Transport = t
+	mc.BindPort, mc.AdvertisePort = cfg.Port, cfg.Port
+	mc.Keyring = keyring
+	mc.EnableCompression = false
+	mc.Delegate = delegate{g}
+	mc.Events = events{g}
+	mc.Logger = log.New(logbridge.Std(cfg.Log.With("component", "memberlist")), "", 0)
+	mc.LogOutput = nil
+	ml, err := memberlist.Create(mc)
+	if err != nil {
+		t.close()
+		return nil, fmt.Errorf("start gossip: %w", err)
+	}
+	g.ml = ml
+	t.start()
+	g.wg.Go(g.rejoin)
+	return g, nil
+}
+
+// Stop leaves gossip: others see an orderly leave for at most timeout, then the
+// sockets close. No handler runs after it returns.
+func (g *Gossip) Stop(timeout time.Duration) error {
+	close(g.stop)
+	g.wg.Wait()
+	var err error
+	if timeout > 0 {
+		err = g.ml.Leave(timeout)
+	}
+	err = errors.Join(err, g.ml.Shutdown())
+	g.trans.close()
+	return err
+}
+
+// Send seals payload once and sends it to each node over every link. To this
+// node itself it goes through a queue, so that Handle never runs inside Send.
+func (g *Gossip) Send(payload []byte, to ...string) { g.trans.send(payload, to) }
+
+// rejoin dials members that memberlist does not see, for ever.
+func (g *Gossip) rejoin() {
+	tick := time.NewTicker(rejoinEvery)
+	defer tick.Stop()
+	g.joinMissing()
+	for {
+		select {
+		case <-g.stop:
+			return
+		case <-tick.C:
+			g.joinMissing()
+		}
+	}
+}
+
+func (g *Gossip) joinMissing() {
+	seen := map[string]bool{}
+	for _, m := range g.ml.Members() {
+		seen[m.Name] = true
+	}
+	for _, name := range g.dir.names() {
+		if seen[name] || name == g.cfg.Name {
+			continue
+		}
+		for _, a := range g.dir.addrs(name) {
+			if !a.IsValid() {
+				continue
+			}
+			_, err := g.ml.Join([]string{name + "/" + netip.AddrPortFrom(a, uint16(g.cfg.Port)).String()})
+			if err == nil {
+				break
+			}
+			g.cfg.Log.Debug("gossip cannot reach a member yet", "node", name, "addr", a, "err", err)
+		}
+	}
+}
+
+// Seen lists the nodes that gossip holds for alive, this one included.
+func (g *Gossip) Seen() map[string]bool {
+	out := map[string]bool{}
+	for _, m := range g.ml.Members() {
+		out[m.Name] = true
+	}
+	return out
+}
+
+type delegate struct{ g *Gossip }
+
+func (d delegate) NodeMeta(limit int) []byte {
+	m := meta{V: 1}
+	for _, l := range d.g.cfg.Network.Links() {
+		m.Addrs = append(m.Addrs, l.Addr)
+	}
+	b, err := json.Marshal(m)
+	if err != nil || len(b) > limit {
+		return nil
+	}
+	return b
+}
+func (delegate) NotifyMsg([]byte)                {}
+func (delegate) GetBroadcasts(int, int) [][]byte { return nil }
+func (delegate) LocalState(bool) []byte          { return nil }
+func (delegate) MergeRemoteState([]byte, bool)   {}
+
+type events struct{ g *Gossip }
+
+func (e events) NotifyJoin(n *memberlist.Node)   { e.learn(n) }
+func (e events) NotifyUpdate(n *memberlist.Node) { e.learn(n) }
+func (events) NotifyLeave(*memberlist.Node)      {}
+
+func (e events) learn(n *memberlist.Node) {
+	if n.Name == e.g.cfg.Name {
+		return
+	}
+	var m meta
+	if len(n.Meta) == 0 || json.Unmarshal(n.Meta, &m) != nil || m.V != 1 {
+		return
+	}
+	e.g.dir.learn(n.Name, m.Addrs)
+}

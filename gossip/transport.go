@@ -1,0 +1,374 @@
+package gossip
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+
+	"hanode/internal/netio"
+	"hanode/internal/trust"
+)
+
+// laneByte marks a keepalive. memberlist's packets begin with a version (0, 1) or
+// its label byte (244), so one byte tells them apart.
+const laneByte = 0xFA
+
+// laneHeader is laneByte and eight bytes of the cluster's name: told in clear, and
+// authenticated, so that a neighbour of another cluster can be named as such.
+const laneHeader = 9
+
+// maxDatagram bounds what is read; larger ones are cut by the kernel and then fail
+// to open.
+const maxDatagram = 64 << 10
+
+// transport is memberlist's transport and the lane's.
+type transport struct {
+	cfg    Config
+	dir    *directory
+	socks  []netio.PacketConn
+	listen net.Listener
+	head   [laneHeader]byte
+	sealer *trust.Sealer
+
+	packets chan *memberlist.Packet
+	streams chan net.Conn
+	loop    chan []byte // to this node itself
+
+	done    chan struct{}
+	once    sync.Once
+	wg      sync.WaitGroup
+	foreign foreign
+	count   Counters
+}
+
+// Counters count what happened on the sockets since start.
+type Counters struct {
+	Sent, Received, SendErrors atomic.Uint64
+	// Refused datagrams changed nothing: sealed with another key, of another
+	// cluster, or malformed.
+	OtherKey, OtherCluster, Malformed atomic.Uint64
+	Dropped                           atomic.Uint64 // memberlist did not read fast enough
+}
+
+func newTransport(cfg Config, dir *directory) (*transport, error) {
+	t := &transport{
+		cfg: cfg, dir: dir, sealer: cfg.Keys.Sealer(),
+		packets: make(chan *memberlist.Packet, 256), streams: make(chan net.Conn),
+		loop: make(chan []byte, 256), done: make(chan struct{}),
+	}
+	sum := sha256.Sum256([]byte("hanode cluster " + cfg.Cluster))
+	t.head[0] = laneByte
+	copy(t.head[1:], sum[:laneHeader-1])
+	for _, name := range dir.links {
+		s, err := cfg.Network.ListenPacket(name, cfg.Port)
+		if err != nil {
+			t.close()
+			return nil, fmt.Errorf("open gossip socket on %s: %w", name, err)
+		}
+		t.socks = append(t.socks, s)
+	}
+	l, err := cfg.Network.Listen(cfg.Port)
+	if err != nil {
+		t.close()
+		return nil, fmt.Errorf("listen for gossip: %w", err)
+	}
+	t.listen = l
+	return t, nil
+}
+
+// start begins to read; memberlist exists by now.
+func (t *transport) start() {
+	for i, s := range t.socks {
+		t.wg.Go(func() { t.read(i, s) })
+	}
+	t.wg.Go(t.accept)
+	t.wg.Go(t.loopback)
+	t.wg.Go(t.prune)
+}
+
+func (t *transport) close() {
+	t.once.Do(func() {
+		close(t.done)
+		for _, s := range t.socks {
+			_ = s.Close()
+		}
+		if t.listen != nil {
+			_ = t.listen.Close()
+		}
+	})
+	t.wg.Wait()
+}
+
+// read takes datagrams off one link.
+func (t *transport) read(link int, s netio.PacketConn) {
+	buf := make([]byte, maxDatagram)
+	plain := make([]byte, 0, maxDatagram)
+	opener := t.cfg.Keys.Opener()
+	for {
+		n, from, err := s.ReadFrom(buf)
+		if err != nil {
+			if t.closed() || errors.Is(err, net.ErrClosed) {
+				return
+			}
+			time.Sleep(10 * time.Millisecond) // a link without its device; do not spin
+			continue
+		}
+		t.count.Received.Add(1)
+		if n == 0 || buf[0] != laneByte {
+			t.toMemberlist(buf[:n], from)
+			continue
+		}
+		t.lane(opener, plain, buf[:n], link, from)
+	}
+}
+
+func (t *transport) closed() bool {
+	select {
+	case <-t.done:
+		return true
+	default:
+		return false
+	}
+}
+
+func (t *transport) toMemberlist(b []byte, from netip.AddrPort) {
+	p := &memberlist.Packet{Buf: append([]byte(nil), b...), From: net.UDPAddrFromAddrPort(from), Timestamp: time.Now()}
+	select {
+	case t.packets <- p:
+	default:
+		t.count.Dropped.Add(1)
+	}
+}
+
+// lane opens a keepalive and hands it on. Whatever does not open changes nothing
+// but a counter.
+func (t *transport) lane(o *trust.Opener, plain, b []byte, link int, from netip.AddrPort) {
+	if len(b) < laneHeader {
+		t.count.Malformed.Add(1)
+		return
+	}
+	if [laneHeader]byte(b[:laneHeader]) != t.head {
+		t.count.OtherCluster.Add(1)
+		t.foreign.note("other-cluster", from.Addr())
+		return
+	}
+	p, err := o.Open(plain[:0], b[:laneHeader], b[laneHeader:])
+	if err != nil {
+		if errors.Is(err, trust.ErrKey) {
+			t.count.OtherKey.Add(1)
+			t.foreign.note("other-key", from.Addr())
+		} else {
+			t.count.Malformed.Add(1)
+		}
+		return
+	}
+	name, payload, ok := splitName(p)
+	if !ok {
+		t.count.Malformed.Add(1)
+		return
+	}
+	if name == t.cfg.Name {
+		t.foreign.note("same-name", from.Addr())
+		return
+	}
+	t.dir.noteHeard(name, link, t.cfg.Clock.Now())
+	t.cfg.Handle(Packet{From: name, Link: link, Payload: payload})
+}
+
+// splitName takes the sender's name off a lane message.
+func splitName(p []byte) (string, []byte, bool) {
+	if len(p) < 1 || int(p[0]) == 0 || len(p) < 1+int(p[0]) {
+		return "", nil, false
+	}
+	return string(p[1 : 1+int(p[0])]), p[1+int(p[0]):], true
+}
+
+func (t *transport) send(payload []byte, to []string) {
+	plain := make([]byte, 0, 1+len(t.cfg.Name)+len(payload))
+	plain = append(plain, byte(len(t.cfg.Name)))
+	plain = append(plain, t.cfg.Name...)
+	plain = append(plain, payload...)
+	var sealed []byte
+	for _, name := range to {
+		if name == t.cfg.Name {
+			select {
+			case t.loop <- append([]byte(nil), payload...):
+			default:
+				t.count.Dropped.Add(1)
+			}
+			continue
+		}
+		if sealed == nil {
+			sealed = t.sealer.Seal(append([]byte(nil), t.head[:]...), t.head[:], plain)
+		}
+		for i, a := range t.dir.addrs(name) {
+			if !a.IsValid() {
+				continue
+			}
+			t.count.Sent.Add(1)
+			if err := t.socks[i].WriteTo(sealed, netip.AddrPortFrom(a, uint16(t.cfg.Port))); err != nil {
+				t.count.SendErrors.Add(1)
+			}
+		}
+	}
+}
+
+func (t *transport) loopback() {
+	for {
+		select {
+		case <-t.done:
+			return
+		case b := <-t.loop:
+			t.cfg.Handle(Packet{From: t.cfg.Name, Link: -1, Payload: b})
+		}
+	}
+}
+
+func (t *transport) prune() {
+	tick := time.NewTicker(max(t.cfg.LinkDead/4, 5*time.Millisecond))
+	defer tick.Stop()
+	for {
+		select {
+		case <-t.done:
+			return
+		case <-tick.C:
+			t.dir.prune()
+		}
+	}
+}
+
+func (t *transport) accept() {
+	for {
+		c, err := t.listen.Accept()
+		if err != nil {
+			if t.closed() || errors.Is(err, net.ErrClosed) {
+				return
+			}
+			time.Sleep(10 * time.Millisecond)
+			continue
+		}
+		select {
+		case t.streams <- c:
+		case <-t.done:
+			_ = c.Close()
+			return
+		}
+	}
+}
+
+// The rest is memberlist.NodeAwareTransport.
+
+func (t *transport) FinalAdvertiseAddr(string, int) (net.IP, int, error) {
+	for _, l := range t.cfg.Network.Links() {
+		if l.Addr.IsValid() {
+			return l.Addr.AsSlice(), t.cfg.Port, nil
+		}
+	}
+	return nil, 0, errors.New("no link has an address")
+}
+
+func (t *transport) WriteTo(b []byte, addr string) (time.Time, error) {
+	return t.WriteToAddress(b, memberlist.Address{Addr: addr})
+}
+
+// WriteToAddress sends over the first live link to the named node.
+func (t *transport) WriteToAddress(b []byte, to memberlist.Address) (time.Time, error) {
+	if order := t.dir.order(to.Name); len(order) > 0 {
+		addrs := t.dir.addrs(to.Name)
+		var errs []error
+		for _, i := range order {
+			err := t.socks[i].WriteTo(b, netip.AddrPortFrom(addrs[i], uint16(t.cfg.Port)))
+			if err == nil {
+				return time.Now(), nil
+			}
+			errs = append(errs, err)
+		}
+		return time.Now(), errors.Join(errs...)
+	}
+	ap, err := netip.ParseAddrPort(to.Addr)
+	if err != nil {
+		return time.Time{}, err
+	}
+	return time.Now(), t.socks[0].WriteTo(b, ap)
+}
+
+func (t *transport) PacketCh() <-chan *memberlist.Packet { return t.packets }
+func (t *transport) StreamCh() <-chan net.Conn           { return t.streams }
+
+func (t *transport) DialTimeout(addr string, timeout time.Duration) (net.Conn, error) {
+	return t.DialAddressTimeout(memberlist.Address{Addr: addr}, timeout)
+}
+
+func (t *transport) DialAddressTimeout(to memberlist.Address, timeout time.Duration) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	if to.Name != "" && len(t.dir.order(to.Name)) > 0 {
+		return t.dir.dial(ctx, to.Name, t.cfg.Port)
+	}
+	ap, err := netip.ParseAddrPort(to.Addr)
+	if err != nil {
+		return nil, err
+	}
+	return t.cfg.Network.Dial(ctx, t.dir.links[0], ap)
+}
+
+// Shutdown is called by memberlist; Gossip.Stop closes the sockets itself.
+func (t *transport) Shutdown() error { return nil }
+
+// Stranger is a neighbour whose datagrams are refused.
+type Stranger struct {
+	Cause string // other-key, other-cluster, same-name
+	Addr  netip.Addr
+	Count uint64
+	Last  time.Time
+}
+
+// foreign remembers a bounded number of strangers.
+type foreign struct {
+	mu sync.Mutex
+	m  map[string]*Stranger
+}
+
+const maxStrangers = 64
+
+func (f *foreign) note(cause string, a netip.Addr) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	key := cause + " " + a.String()
+	s := f.m[key]
+	if s == nil {
+		if len(f.m) >= maxStrangers {
+			return
+		}
+		if f.m == nil {
+			f.m = map[string]*Stranger{}
+		}
+		s = &Stranger{Cause: cause, Addr: a}
+		f.m[key] = s
+	}
+	s.Count++
+	s.Last = time.Now()
+}
+
+// Strangers lists neighbours whose datagrams were refused.
+func (g *Gossip) Strangers() []Stranger {
+	f := &g.trans.foreign
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	out := make([]Stranger, 0, len(f.m))
+	for _, s := range f.m {
+		out = append(out, *s)
+	}
+	return out
+}
+
+// Counters gives the sockets' counters.
+func (g *Gossip) Counters() *Counters { return &g.trans.count }

@@ -1,0 +1,164 @@
+package trust
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"math"
+	"slices"
+	"sync"
+	"sync/atomic"
+)
+
+// Sealed form: version | salt | counter | AES-256-GCM ciphertext and tag. The
+// key is HKDF(secret, salt), the nonce the salt's last four bytes and the
+// counter, taken from the datagram as they stand.
+const (
+	sealVersion = 1
+	saltSize    = 16
+	counterEnd  = 1 + saltSize + 8
+	nonceStart  = counterEnd - 12
+	tagSize     = 16
+
+	// Overhead is how many bytes Seal adds to a plaintext.
+	Overhead = counterEnd + tagSize
+	// MaxSealed is the longest sealed datagram, what UDP over IPv4 carries.
+	MaxSealed = 65507
+
+	maxSenders = 1024 // derived keys an Opener remembers; one per live process of the cluster is needed
+)
+
+var (
+	// ErrKey: the datagram is not sealed with any of our keys, or damaged.
+	ErrKey = errors.New("sealed with another key, or damaged")
+	// ErrFormat: too short, too long, or another version; no key was tried.
+	ErrFormat = errors.New("not a sealed datagram of this version")
+)
+
+// Sealer seals datagrams with the active key. Safe for concurrent use. Each
+// Sealer has a random salt of its own, hence a key of its own, and never uses a
+// nonce twice. Not for a process that is duplicated while it runs: of a virtual
+// machine resumed twice from one snapshot both copies would repeat nonces.
+type Sealer struct {
+	aead    cipher.AEAD
+	salt    [saltSize]byte
+	counter atomic.Uint64
+}
+
+// Sealer makes a new one for the active key. One per process is enough.
+func (k *Keys) Sealer() *Sealer {
+	s := &Sealer{}
+	rand.Read(s.salt[:])
+	s.aead = k.secrets[0].aead(s.salt[:])
+	return s
+}
+
+// Seal appends the sealed plaintext to dst and returns it; it allocates only if
+// dst lacks capacity for len(plaintext) + Overhead. aad is authenticated, not
+// sent. dst must not overlap plaintext or aad. What comes to more than MaxSealed
+// is sealed, but no Opener takes it.
+//
+// A sealed datagram can be recorded and sent again: the receiver must refuse
+// what it has seen, by a number inside.
+func (s *Sealer) Seal(dst, aad, plaintext []byte) []byte {
+	count := s.counter.Add(1)
+	if count == math.MaxUint64 {
+		// Not in 500 years at a datagram per nanosecond; a repeated nonce would give the key away.
+		panic("hanode: keepalive counter exhausted")
+	}
+	dst = slices.Grow(dst, len(plaintext)+Overhead)
+	start := len(dst)
+	dst = append(dst, sealVersion)
+	dst = append(dst, s.salt[:]...)
+	dst = binary.BigEndian.AppendUint64(dst, count)
+	return s.aead.Seal(dst, dst[start+nonceStart:start+counterEnd], plaintext, aad)
+}
+
+// Opener opens what any Sealer of the listed keys sealed. Safe for concurrent use.
+type Opener struct {
+	secrets []secret
+
+	mu      sync.RWMutex
+	senders map[[saltSize]byte]*sender
+	clock   atomic.Uint64 // ticks once per opened datagram, to find the longest unused sender
+}
+
+// sender is the derived key of one Sealer.
+type sender struct {
+	aead cipher.AEAD
+	key  int // index in secrets
+	used atomic.Uint64
+}
+
+// Opener makes a new one that accepts all keys.
+func (k *Keys) Opener() *Opener {
+	return &Opener{secrets: k.secrets, senders: map[[saltSize]byte]*sender{}}
+}
+
+// Open appends the plaintext of a sealed datagram to dst. On an error, ErrKey or
+// ErrFormat, it returns nil. It allocates only if dst lacks capacity or the
+// sender is new. dst must not overlap sealed.
+//
+// It says who sealed (a member), not when: a replay opens as well.
+func (o *Opener) Open(dst, aad, sealed []byte) ([]byte, error) {
+	if len(sealed) < Overhead || len(sealed) > MaxSealed || sealed[0] != sealVersion {
+		return nil, ErrFormat
+	}
+	salt := [saltSize]byte(sealed[1 : 1+saltSize])
+	nonce, text := sealed[nonceStart:counterEnd], sealed[counterEnd:]
+	o.mu.RLock()
+	known := o.senders[salt]
+	o.mu.RUnlock()
+	if known != nil {
+		if out, err := known.aead.Open(dst, nonce, text, aad); err == nil {
+			known.used.Store(o.clock.Add(1))
+			return out, nil
+		}
+	}
+	for i, s := range o.secrets {
+		if known != nil && known.key == i {
+			continue
+		}
+		aead := s.aead(sealed[1 : 1+saltSize])
+		out, err := aead.Open(dst, nonce, text, aad)
+		if err != nil {
+			continue
+		}
+		o.remember(salt, &sender{aead: aead, key: i})
+		return out, nil
+	}
+	return nil, ErrKey
+}
+
+// remember keeps a sender whose datagram opened; when full, the one that was
+// silent longest goes.
+func (o *Opener) remember(salt [saltSize]byte, s *sender) {
+	s.used.Store(o.clock.Add(1))
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.senders) >= maxSenders && o.senders[salt] == nil {
+		var oldest [saltSize]byte
+		least := uint64(math.MaxUint64)
+		for k, v := range o.senders {
+			if u := v.used.Load(); u < least {
+				oldest, least = k, u
+			}
+		}
+		delete(o.senders, oldest)
+	}
+	o.senders[salt] = s
+}
+
+func (s secret) aead(salt []byte) cipher.AEAD {
+	block, err := aes.NewCipher(s.derive(salt, labelKeepalive))
+	if err != nil {
+		panic("hanode: aes: " + err.Error()) // the key size is a constant
+	}
+	aead, err := cipher.NewGCM(block)
+	if err != nil {
+		panic("hanode: gcm: " + err.Error()) // so is the block size
+	}
+	return aead
+}

@@ -1,0 +1,270 @@
+// Package peer is node-to-node calls over mutual TLS: propose a command to the
+// leader, ask it for a mark, ask another node what it is, rejoin with an empty
+// disk, and the operator API forwarded.
+//
+// It carries; it does not decide. Nothing that a takeover waits for goes this
+// way: that goes by datagram (package lease), because a lost TCP tail costs
+// 200 ms.
+package peer
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"hanode/fsm"
+	"hanode/internal/trust"
+)
+
+// State is what a node says of its own place in a cluster (R12).
+type State string
+
+// The states.
+const (
+	Fresh    State = "fresh"    // no cluster's log on its disk, and it never left one
+	Founding State = "founding" // has the founders' configuration, and no entry after it
+	Member   State = "member"   // has a cluster's log
+	Left     State = "left"     // left a cluster; its disk is set aside
+)
+
+// Hello is a node's answer to "who are you".
+type Hello struct {
+	Name    string `json:"name"`
+	Cluster string `json:"cluster"`
+	Digest  string `json:"digest"` // of the founders' list
+	State   State  `json:"state"`
+	Version string `json:"version"`
+	// HeardMS is how long ago this node heard the asker's name on a beat, and
+	// HostID the host that registered it; -1 = never. It tells a second node of the
+	// same name from the first one.
+	HeardMS float64 `json:"heard_ms"`
+	HostID  string  `json:"host_id"`
+}
+
+// Service is what an agent answers.
+type Service interface {
+	Hello(asker string) Hello
+	Propose(ctx context.Context, c fsm.Command) (fsm.Result, error)
+	Mark(ctx context.Context) (uint64, error)
+	// Rejoin gives asker, whose disk is empty, a new raft identity.
+	Rejoin(ctx context.Context, asker string) (disk uint64, err error)
+}
+
+// ErrNotLeader comes back over the wire as itself.
+var ErrNotLeader = errors.New("the asked node is not the leader")
+
+const maxBody = 16 << 20
+
+// Server answers peers on a listener whose connections are authenticated.
+type Server struct{ http *http.Server }
+
+// NewServer serves svc under /peer/ and the operator API under /v1/.
+func NewServer(svc Service, operator http.Handler, log *slog.Logger) *Server {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /peer/hello", func(w http.ResponseWriter, r *http.Request) {
+		answer(w, svc.Hello(asker(r)), nil)
+	})
+	mux.HandleFunc("POST /peer/propose", func(w http.ResponseWriter, r *http.Request) {
+		b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+		if err != nil {
+			answer(w, nil, err)
+			return
+		}
+		c, err := fsm.Decode(b)
+		if err != nil {
+			answer(w, nil, err)
+			return
+		}
+		res, err := svc.Propose(r.Context(), c)
+		answer(w, res, err)
+	})
+	mux.HandleFunc("POST /peer/mark", func(w http.ResponseWriter, r *http.Request) {
+		i, err := svc.Mark(r.Context())
+		answer(w, i, err)
+	})
+	mux.HandleFunc("POST /peer/rejoin", func(w http.ResponseWriter, r *http.Request) {
+		d, err := svc.Rejoin(r.Context(), asker(r))
+		answer(w, d, err)
+	})
+	if operator != nil {
+		mux.Handle("/v1/", operator)
+	}
+	return &Server{&http.Server{
+		Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
+		ErrorLog:    slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		ConnContext: withName,
+	}}
+}
+
+// bare hides from net/http that the connection is TLS: it would look for a handler
+// of our ALPN name and hang up.
+type bare struct {
+	net.Conn
+	name string // the peer's, from its certificate
+}
+
+type bareListener struct{ net.Listener }
+
+func (l bareListener) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		b := bare{Conn: c}
+		if t, ok := c.(*tls.Conn); ok {
+			if b.name, err = trust.PeerName(t.ConnectionState()); err != nil {
+				_ = c.Close() // authenticated, but nameless: not one of us
+				continue
+			}
+		}
+		return b, nil
+	}
+}
+
+type nameKey struct{}
+
+func withName(ctx context.Context, c net.Conn) context.Context {
+	if b, ok := c.(bare); ok {
+		return context.WithValue(ctx, nameKey{}, b.name)
+	}
+	return ctx
+}
+
+// asker is who calls, by certificate; a caller cannot claim another's name.
+func asker(r *http.Request) string {
+	name, _ := r.Context().Value(nameKey{}).(string)
+	return name
+}
+
+// Serve runs until Close.
+func (s *Server) Serve(l net.Listener) error {
+	err := s.http.Serve(bareListener{l})
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+// Close ends the server and its connections.
+func (s *Server) Close() error { return s.http.Close() }
+
+// reply is every answer's form.
+type reply struct {
+	NotLeader bool            `json:"not_leader"`
+	Err       string          `json:"err"`
+	Value     json.RawMessage `json:"value"`
+}
+
+func answer(w http.ResponseWriter, v any, err error) {
+	var out reply
+	if err != nil {
+		out.Err = err.Error()
+		out.NotLeader = errors.Is(err, ErrNotLeader)
+	} else if out.Value, err = json.Marshal(v); err != nil {
+		out.Err = err.Error()
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(out) // the peer went away: nothing to do
+}
+
+// Client calls other nodes by name. Safe for concurrent use.
+type Client struct {
+	dial func(ctx context.Context, node string) (net.Conn, error)
+
+	mu    sync.Mutex
+	nodes map[string]*http.Client
+}
+
+// NewClient returns a client; dial opens an authenticated connection to a node.
+func NewClient(dial func(ctx context.Context, node string) (net.Conn, error)) *Client {
+	return &Client{dial: dial, nodes: map[string]*http.Client{}}
+}
+
+// Close ends idle connections.
+func (c *Client) Close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, h := range c.nodes {
+		h.CloseIdleConnections()
+	}
+}
+
+func (c *Client) of(node string) *http.Client {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	h := c.nodes[node]
+	if h == nil {
+		h = &http.Client{Transport: &http.Transport{
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return c.dial(ctx, node) },
+			// A connection is kept only while calls follow each other: a host may vanish.
+			IdleConnTimeout: 10 * time.Second, MaxIdleConnsPerHost: 2, DisableCompression: true,
+		}}
+		c.nodes[node] = h
+	}
+	return h
+}
+
+func (c *Client) call(ctx context.Context, node, method, path string, body []byte, into any) error {
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+node+path, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	resp, err := c.of(node).Do(req)
+	if err != nil {
+		return fmt.Errorf("ask %s: %w", node, err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	var r reply
+	if err := json.NewDecoder(io.LimitReader(resp.Body, maxBody)).Decode(&r); err != nil {
+		return fmt.Errorf("ask %s: %w", node, err)
+	}
+	switch {
+	case r.NotLeader:
+		return fmt.Errorf("%s: %w", node, ErrNotLeader)
+	case r.Err != "":
+		return fmt.Errorf("%s: %s", node, r.Err)
+	}
+	if err := json.Unmarshal(r.Value, into); err != nil {
+		return fmt.Errorf("ask %s: %w", node, err)
+	}
+	return nil
+}
+
+// Hello asks node who it is.
+func (c *Client) Hello(ctx context.Context, node string) (h Hello, err error) {
+	err = c.call(ctx, node, http.MethodGet, "/peer/hello", nil, &h)
+	return h, err
+}
+
+// Propose hands cmd to node, which should lead.
+func (c *Client) Propose(ctx context.Context, node string, cmd fsm.Command) (res fsm.Result, err error) {
+	b, err := fsm.Encode(cmd)
+	if err != nil {
+		return res, err
+	}
+	err = c.call(ctx, node, http.MethodPost, "/peer/propose", b, &res)
+	return res, err
+}
+
+// Mark asks node, which should lead, for an index that covers all that was
+// committed before the call.
+func (c *Client) Mark(ctx context.Context, node string) (i uint64, err error) {
+	err = c.call(ctx, node, http.MethodPost, "/peer/mark", nil, &i)
+	return i, err
+}
+
+// Rejoin asks node, which should lead, for a new raft identity.
+func (c *Client) Rejoin(ctx context.Context, node string) (disk uint64, err error) {
+	err = c.call(ctx, node, http.MethodPost, "/peer/rejoin", nil, &disk)
+	return disk, err
+}

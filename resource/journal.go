@@ -1,0 +1,106 @@
+package resource
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"hanode/internal/spec"
+)
+
+// Journal remembers on disk what may be running, so that an agent that was killed
+// can stop it at its next start (R8). An entry is written before the start and
+// dropped after the verified stop. Safe for concurrent use.
+type Journal struct {
+	path string
+	mu   sync.Mutex
+	m    map[string]entry
+}
+
+type entry struct {
+	Group    string        `json:"group"`
+	Resource spec.Resource `json:"resource"`
+}
+
+// OpenJournal reads the journal at path. An unreadable one is an error: what it
+// listed may still run.
+func OpenJournal(path string) (*Journal, error) {
+	j := &Journal{path: path, m: map[string]entry{}}
+	b, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return j, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(b, &j.m); err != nil {
+		return nil, fmt.Errorf("%s is damaged (%w): it lists services that may be running; stop them by hand, then remove the file", path, err)
+	}
+	return j, nil
+}
+
+func key(group string, r spec.Resource) string { return group + "/" + r.Type + "/" + r.Name }
+
+func (j *Journal) note(group string, r spec.Resource) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.m[key(group, r)] = entry{group, r}
+	return j.save()
+}
+
+func (j *Journal) drop(group string, r spec.Resource) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	delete(j.m, key(group, r))
+	return j.save()
+}
+
+func (j *Journal) save() error {
+	b, err := json.Marshal(j.m)
+	if err != nil {
+		return err
+	}
+	return writeAtomic(j.path, b)
+}
+
+// writeAtomic replaces path by b, durably.
+func writeAtomic(path string, b []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	return nil
+}
+
+// CleanUp stops everything that an earlier agent may have left running and
+// verifies it. What does not stop stays in the journal and is in the error.
+func (j *Journal) CleanUp(ctx context.Context, node string) (stopped []string, err error) {
+	j.mu.Lock()
+	var left []entry
+	for _, e := range j.m {
+		left = append(left, e)
+	}
+	j.mu.Unlock()
+	d := execDriver{j}
+	for _, e := range left {
+		env := Env{Group: e.Group, Node: node, Reason: "clean-up"}
+		if stopErr := d.Stop(ctx, e.Resource, env); stopErr != nil {
+			err = errors.Join(err, stopErr)
+			continue
+		}
+		stopped = append(stopped, key(e.Group, e.Resource))
+	}
+	return stopped, err
+}

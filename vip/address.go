@@ -1,0 +1,78 @@
+package vip
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+// Address is one virtual address as it was asked for.
+type Address struct {
+	Addr   netip.Addr   // never IPv4 in IPv6, no zone
+	Prefix netip.Prefix // as written: its bits name the network, not what goes on the device
+	Dev    string       // "" = the device whose subnet holds Addr
+}
+
+func (a Address) String() string {
+	if a.Dev == "" {
+		return a.Prefix.String()
+	}
+	return a.Prefix.String() + " dev " + a.Dev
+}
+
+// Parse reads "10.0.0.100/24", "fd00::100/64" or an address alone, which stands
+// for /32 or /128. It refuses what can be no virtual address, with the reason.
+func Parse(text, dev string) (Address, error) {
+	p, err := netip.ParsePrefix(text)
+	if err != nil {
+		a, err2 := netip.ParseAddr(text)
+		if err2 != nil {
+			return Address{}, fmt.Errorf("%q is not an address like 10.0.0.100/24", text)
+		}
+		if a.Zone() != "" {
+			return Address{}, fmt.Errorf("%s: name the device in dev, not after %%", text)
+		}
+		p = netip.PrefixFrom(a, a.BitLen())
+	}
+	a := p.Addr()
+	switch {
+	case a.Is4In6():
+		return Address{}, fmt.Errorf("%s: write the IPv4 address as %s", text, a.Unmap())
+	case a.IsUnspecified(), a.IsLoopback(), a.IsMulticast(), a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+		return Address{}, fmt.Errorf("%s cannot be a virtual address", a)
+	case a.IsLinkLocalUnicast() && dev == "":
+		return Address{}, fmt.Errorf("%s is link-local: say on which device with dev", a)
+	case a.Is4() && p.Bits() < 31 && a == p.Masked().Addr():
+		return Address{}, fmt.Errorf("%s is the network itself; give a host's address in it", text)
+	case a.Is4() && p.Bits() < 31 && a == broadcast(p):
+		return Address{}, fmt.Errorf("%s is the broadcast address of its network", text)
+	}
+	if err := checkDevice(dev); err != nil {
+		return Address{}, err
+	}
+	return Address{Addr: a, Prefix: p, Dev: dev}, nil
+}
+
+// host is the prefix that goes on the device.
+func (a Address) host() netip.Prefix { return netip.PrefixFrom(a.Addr, a.Addr.BitLen()) }
+
+func broadcast(p netip.Prefix) netip.Addr {
+	b := p.Addr().As4()
+	for i := p.Bits(); i < 32; i++ {
+		b[i/8] |= 1 << (7 - i%8)
+	}
+	return netip.AddrFrom4(b)
+}
+
+// checkDevice applies the kernel's rule for names.
+func checkDevice(dev string) error {
+	switch {
+	case dev == "":
+		return nil
+	case len(dev) > 15, dev == ".", dev == "..", strings.ContainsAny(dev, "/: \t\n\v\f\r\x00"):
+		return fmt.Errorf("%q is not a device name", dev)
+	case dev == "lo":
+		return fmt.Errorf("a virtual address on lo is not seen by the network; name an Ethernet device")
+	}
+	return nil
+}

@@ -1,0 +1,117 @@
+package vip
+
+import (
+	"cmp"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"hanode/vip/guard"
+)
+
+// device is what matters of a network device.
+type device struct {
+	index, master int
+	name, kind    string
+	ethernet      bool
+	loopback      bool
+	up            bool // administratively up and with carrier
+	mac           net.HardwareAddr
+}
+
+// devices are the devices of the host by index.
+type devices map[int]device
+
+// switches are the kinds of master whose ports only carry frames: the address
+// lives on the master, which is guarded, and dropping at a port would keep
+// others, such as virtual machines, from a holder behind it.
+var switches = [...]string{"bridge", "bond", "team", "openvswitch"}
+
+func (ds devices) guarded(d device) bool {
+	if !d.ethernet || d.loopback {
+		return false
+	}
+	m, ok := ds[d.master]
+	return !ok || !slices.Contains(switches[:], m.kind)
+}
+
+// toGuard lists the devices that must be guarded, by index.
+func (ds devices) toGuard() []guard.Device {
+	var out []guard.Device
+	for _, d := range ds {
+		if ds.guarded(d) {
+			out = append(out, guard.Device{Index: d.index, Name: d.name})
+		}
+	}
+	slices.SortFunc(out, func(a, b guard.Device) int { return cmp.Compare(a.Index, b.Index) })
+	return out
+}
+
+func (ds devices) named(name string) (device, bool) {
+	for _, d := range ds {
+		if d.name == name {
+			return d, true
+		}
+	}
+	return device{}, false
+}
+
+func (ds devices) names() string {
+	var names []string
+	for _, d := range ds {
+		names = append(names, d.name)
+	}
+	slices.Sort(names)
+	return strings.Join(names, ", ")
+}
+
+// assigned is one address on a device.
+type assigned struct {
+	index  int
+	prefix netip.Prefix
+	marked bool // carries our mark
+}
+
+// choose picks the device for a: the named one, or the only one with a subnet
+// that holds it.
+func (ds devices) choose(a Address, have []assigned) (device, error) {
+	d, err := ds.find(a, have)
+	if err != nil {
+		return device{}, err
+	}
+	if !ds.guarded(d) {
+		return device{}, fmt.Errorf("%w %s: %s is not an Ethernet device that can be guarded; name its bridge, bond or parent", ErrNoDevice, a.Addr, d.name)
+	}
+	return d, nil
+}
+
+func (ds devices) find(a Address, have []assigned) (device, error) {
+	if a.Dev != "" {
+		d, ok := ds.named(a.Dev)
+		if !ok {
+			return device{}, fmt.Errorf("%w %s: %s does not exist; this host has %s", ErrNoDevice, a.Addr, a.Dev, ds.names())
+		}
+		return d, nil
+	}
+	fits := map[string]device{}
+	for _, h := range have {
+		d, ok := ds[h.index]
+		if ok && !d.loopback && !h.prefix.IsSingleIP() && h.prefix.Masked().Contains(a.Addr) {
+			fits[d.name] = d
+		}
+	}
+	var names []string
+	for name, d := range fits {
+		names = append(names, name)
+		if len(fits) == 1 {
+			return d, nil
+		}
+	}
+	if len(names) == 0 {
+		return device{}, fmt.Errorf("%w %s: no device has a subnet that holds it; name one with dev (this host has %s)", ErrNoDevice, a.Addr, ds.names())
+	}
+	slices.Sort(names)
+	return device{}, fmt.Errorf("%w %s: %s all have a subnet that holds it; name one with dev", ErrNoDevice, a.Addr, strings.Join(names, " and "))
+}

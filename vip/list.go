@@ -1,0 +1,80 @@
+package vip
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+)
+
+// listName is the file in the data directory with every address an incarnation
+// may have put on this host. It is written before the first goes on, so a crash
+// cannot leave one that is in no list; kernels before 5.18 keep no mark.
+const listName = "vips.json"
+
+type listed struct {
+	Address netip.Prefix `json:"address"` // as written
+	Dev     string       `json:"dev"`     // "" = any
+}
+
+func loadList(dir string) ([]Address, error) {
+	b, err := os.ReadFile(filepath.Join(dir, listName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the list of our addresses: %w", err)
+	}
+	var in []listed
+	if err := json.Unmarshal(b, &in); err != nil {
+		return nil, fmt.Errorf("read the list of our addresses %s: %w", filepath.Join(dir, listName), err)
+	}
+	out := make([]Address, 0, len(in))
+	for _, l := range in {
+		if l.Address.IsValid() {
+			out = append(out, Address{Addr: l.Address.Addr(), Prefix: l.Address, Dev: l.Dev})
+		}
+	}
+	return out, nil
+}
+
+// saveList replaces the list; when it returns the list survives a power cut.
+func saveList(dir string, addrs []Address) error {
+	out := make([]listed, 0, len(addrs))
+	for _, a := range addrs {
+		out = append(out, listed{a.Prefix, a.Dev})
+	}
+	slices.SortFunc(out, func(a, b listed) int { return a.Address.Addr().Compare(b.Address.Addr()) })
+	b, err := json.MarshalIndent(out, "", "  ")
+	if err != nil {
+		return fmt.Errorf("write the list of our addresses: %w", err)
+	}
+	if err := replaceFile(dir, listName, append(b, '\n')); err != nil {
+		return fmt.Errorf("write the list of our addresses: %w", err)
+	}
+	return nil
+}
+
+func replaceFile(dir, name string, b []byte) error {
+	tmp := filepath.Join(dir, name+".new")
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp, filepath.Join(dir, name)); err != nil {
+		return err
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

@@ -1,0 +1,188 @@
+package vip
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"hanode/vip/internal/nsthread"
+)
+
+const (
+	// attrProto is IFA_PROTO, Linux 5.18; older kernels ignore it.
+	attrProto = 11
+	// ourProto marks an address as ours. Below 4 is the kernel's.
+	ourProto = 0x68
+	// netlinkTimeout bounds one answer; the kernel answers in microseconds
+	// unless another process holds the routing lock.
+	netlinkTimeout = 10
+)
+
+// rtnl speaks rtnetlink and inet_diag in one namespace. Safe for concurrent use.
+type rtnl struct {
+	handle  *netlink.Handle          // links
+	sockets map[int]*nl.SocketHandle // addresses and sockets: the library has no IFA_PROTO, no destroy by address
+}
+
+func openRTNL(t *nsthread.Thread) (*rtnl, error) {
+	r := &rtnl{sockets: map[int]*nl.SocketHandle{}}
+	err := t.Do(func() (err error) {
+		if r.handle, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+			return err
+		}
+		for _, proto := range []int{unix.NETLINK_ROUTE, unix.NETLINK_INET_DIAG} {
+			s, err := nl.GetNetlinkSocketAt(netns.None(), netns.None(), proto)
+			if err != nil {
+				return err
+			}
+			r.sockets[proto] = &nl.SocketHandle{Socket: s}
+			if err := s.SetReceiveTimeout(&unix.Timeval{Sec: netlinkTimeout}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		r.close()
+		return nil, fmt.Errorf("open netlink: %w", err)
+	}
+	return r, nil
+}
+
+func (r *rtnl) close() {
+	if r.handle != nil {
+		r.handle.Close()
+	}
+	for _, s := range r.sockets {
+		s.Close()
+	}
+}
+
+func (r *rtnl) request(kind, flags int) *nl.NetlinkRequest {
+	req := nl.NewNetlinkRequest(kind, flags)
+	req.Sockets = r.sockets
+	return req
+}
+
+// links lists the devices.
+func (r *rtnl) links() (devices, error) {
+	list, err := r.handle.LinkList()
+	if err != nil {
+		return nil, fmt.Errorf("list the network devices: %w", err)
+	}
+	ds := make(devices, len(list))
+	for _, l := range list {
+		at := l.Attrs()
+		ds[at.Index] = device{
+			index: at.Index, master: at.MasterIndex, name: at.Name, kind: l.Type(), mac: at.HardwareAddr,
+			ethernet: at.EncapType == "ether",
+			loopback: at.Flags&net.FlagLoopback != 0,
+			up:       at.Flags&net.FlagUp != 0 && at.RawFlags&unix.IFF_LOWER_UP != 0,
+		}
+	}
+	return ds, nil
+}
+
+// addresses lists all addresses of both families.
+func (r *rtnl) addresses() ([]assigned, error) {
+	var out []assigned
+	for try := 0; ; try++ {
+		out = out[:0]
+		req := r.request(unix.RTM_GETADDR, unix.NLM_F_DUMP)
+		req.AddData(nl.NewIfAddrmsg(unix.AF_UNSPEC))
+		err := req.ExecuteIter(unix.NETLINK_ROUTE, unix.RTM_NEWADDR, func(m []byte) bool {
+			if a, ok := parseAddress(m); ok {
+				out = append(out, a)
+			}
+			return true
+		})
+		if errors.Is(err, netlink.ErrDumpInterrupted) && try < 5 {
+			continue // it changed meanwhile: look again
+		}
+		if err != nil {
+			return nil, fmt.Errorf("list the addresses: %w", err)
+		}
+		return out, nil
+	}
+}
+
+// parseAddress reads one RTM_NEWADDR body. A message it cannot make sense of is
+// not ours.
+func parseAddress(m []byte) (assigned, bool) {
+	if len(m) < unix.SizeofIfAddrmsg {
+		return assigned{}, false
+	}
+	msg := nl.DeserializeIfAddrmsg(m)
+	attrs, err := nl.ParseRouteAttr(m[msg.Len():])
+	if err != nil {
+		return assigned{}, false
+	}
+	var addr, local netip.Addr
+	a := assigned{index: int(msg.Index)}
+	for _, at := range attrs {
+		switch at.Attr.Type {
+		case unix.IFA_ADDRESS:
+			addr, _ = netip.AddrFromSlice(at.Value)
+		case unix.IFA_LOCAL:
+			local, _ = netip.AddrFromSlice(at.Value)
+		case attrProto:
+			a.marked = len(at.Value) == 1 && at.Value[0] == ourProto
+		}
+	}
+	if local.IsValid() { // with a peer, IFA_ADDRESS is the peer's
+		addr = local
+	}
+	if !addr.IsValid() || int(msg.Prefixlen) > addr.BitLen() {
+		return assigned{}, false
+	}
+	a.prefix = netip.PrefixFrom(addr, int(msg.Prefixlen))
+	return a, true
+}
+
+// addAddress puts the bare address on a device, never to be a source by
+// preference, without duplicate detection, and marked. EEXIST is success.
+func (r *rtnl) addAddress(index int, a netip.Addr) error {
+	req := r.addressRequest(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK, index, a)
+	flags := make([]byte, 4)
+	if a.Is6() {
+		binary.NativeEndian.PutUint32(flags, unix.IFA_F_NODAD)
+	}
+	req.AddData(nl.NewRtAttr(unix.IFA_FLAGS, flags))
+	life := nl.IfaCacheInfo{IfaCacheinfo: unix.IfaCacheinfo{Prefered: 0, Valid: 0xffffffff}}
+	req.AddData(nl.NewRtAttr(unix.IFA_CACHEINFO, life.Serialize()))
+	req.AddData(nl.NewRtAttr(attrProto, []byte{ourProto}))
+	if _, err := req.Execute(unix.NETLINK_ROUTE, 0); err != nil && !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	return nil
+}
+
+// delAddress takes it off. EADDRNOTAVAIL and a device that is gone are success.
+func (r *rtnl) delAddress(index int, a netip.Addr) error {
+	_, err := r.addressRequest(unix.RTM_DELADDR, unix.NLM_F_ACK, index, a).Execute(unix.NETLINK_ROUTE, 0)
+	if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) && !errors.Is(err, unix.ENODEV) {
+		return err
+	}
+	return nil
+}
+
+func (r *rtnl) addressRequest(kind, flags, index int, a netip.Addr) *nl.NetlinkRequest {
+	req := r.request(kind, flags)
+	family := unix.AF_INET
+	if a.Is6() {
+		family = unix.AF_INET6
+	}
+	msg := nl.NewIfAddrmsg(family)
+	msg.Index, msg.Prefixlen = uint32(index), uint8(a.BitLen())
+	req.AddData(msg)
+	req.AddData(nl.NewRtAttr(unix.IFA_LOCAL, a.AsSlice()))
+	req.AddData(nl.NewRtAttr(unix.IFA_ADDRESS, a.AsSlice()))
+	return req
+}

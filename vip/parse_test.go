@@ -1,0 +1,49 @@
+package vip
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// FuzzParseAddress: whatever a message holds, an address that is reported is one
+// that fits its prefix.
+func FuzzParseAddress(f *testing.F) {
+	msg := []byte{unix.AF_INET, 32, 0, 0, 2, 0, 0, 0, 8, 0, unix.IFA_LOCAL, 0, 10, 9, 0, 100, 5, 0, attrProto, 0, ourProto, 0, 0, 0}
+	f.Add(msg)
+	f.Add(msg[:9])
+	f.Fuzz(func(t *testing.T, m []byte) {
+		a, ok := parseAddress(m)
+		if ok && (!a.prefix.IsValid() || !a.prefix.Addr().IsValid()) {
+			t.Errorf("%x gives %+v", m, a)
+		}
+	})
+}
+
+func TestParseAddressMark(t *testing.T) {
+	msg := []byte{unix.AF_INET, 32, 0, 0, 2, 0, 0, 0, 8, 0, unix.IFA_LOCAL, 0, 10, 9, 0, 100, 5, 0, attrProto, 0, ourProto, 0, 0, 0}
+	a, ok := parseAddress(msg)
+	if want := (assigned{2, netip.MustParsePrefix("10.9.0.100/32"), true}); !ok || a != want {
+		t.Errorf("got %+v %t, want %+v", a, ok, want)
+	}
+	msg[20] = 3
+	if a, _ := parseAddress(msg); a.marked {
+		t.Error("an address of another protocol passes for ours")
+	}
+}
+
+// FuzzParseDiag: it never reads outside a message, and matches only the address.
+func FuzzParseDiag(f *testing.F) {
+	m := make([]byte, diagMsgLen)
+	m[0] = unix.AF_INET
+	binary.BigEndian.PutUint32(m[8:], 0x0a090064)
+	f.Add(m)
+	f.Add(m[:20])
+	f.Fuzz(func(t *testing.T, m []byte) {
+		if _, ok := parseDiag(m, vip4.Addr); ok && len(m) < diagMsgLen {
+			t.Errorf("matched in %d bytes", len(m))
+		}
+	})
+}

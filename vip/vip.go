@@ -1,0 +1,157 @@
+// Package vip makes this host answer for virtual addresses, and makes it stop:
+// addresses on devices, the guard that silences them when the lease runs out
+// whatever became of the agent, and their announcement to the network.
+//
+// It does not decide which address belongs here or for how long: package
+// failover decides what, package lease until when, and the agent carries both
+// to a Kernel. DESIGN.md holds the reasons. Package vipfake is the same on
+// hosts made of memory.
+package vip
+
+import (
+	"errors"
+	"log/slog"
+	"math"
+	"time"
+
+	"hanode/internal/clock"
+	"hanode/vip/guard"
+)
+
+// Kernel is what the agent needs of its host. Everything acts in the network
+// namespace in which it was opened. All methods are safe for concurrent use;
+// Renew waits for no other.
+//
+// Each Kernel is one incarnation of the agent. Opening one closes every address
+// of ours on the host, and what an older Kernel still writes opens nothing.
+type Kernel interface {
+	// Prepare tells the addresses this host may come to hold: the whole wanted
+	// universe, at first and at each change. When it returns, each is guarded and
+	// closed, unless it is open already, on every Ethernet device but lo and the
+	// ports of bridges and bonds. Addresses that are no longer listed stop being
+	// guarded once they are off the host.
+	Prepare(addrs []Address) error
+	// Add puts a prepared address on its device, as /32 or /128. It is there
+	// already: success. ErrNotPrepared if it never went through Prepare. It
+	// answers only once it is open.
+	Add(a Address) error
+	// Del takes the address off and destroys the connections that are left on
+	// it. Close it first. It is not there: success.
+	Del(a Address) error
+	// Open lets a prepared address answer while the lease runs.
+	Open(a Address) error
+	// Close silences the address at once. When it returns nil, no packet that
+	// comes later is answered.
+	Close(a Address) error
+	// Renew moves the lease end of all addresses forward, never back; it uses
+	// end.Boot. It never blocks. On the eBPF tier the kernel has it on return; on
+	// the nftables tier a writer of its own brings it there, the newest first, and
+	// the error is that of its last write. An end more than 60 s ahead is refused.
+	Renew(end clock.Instant) error
+	// Announce tells the network that the address is here, once before it
+	// returns and then 20, 100, 300 ms, 1.1, 2.2 and 5 s later and each minute,
+	// until Silence or Del. Again starts the schedule anew.
+	Announce(a Address)
+	// Silence ends the announcements. When it returns none is sent any more.
+	Silence(a Address)
+	// Ours lists the addresses on the host that carry our mark or that an
+	// incarnation with this data directory may have put there.
+	Ours() ([]Address, error)
+	// RemoveOurs closes and takes off all of them and verifies that they are
+	// gone. It touches nothing else.
+	RemoveOurs() (removed []Address, err error)
+	// Tier says how the addresses are guarded. It does not change.
+	Tier() Tier
+	// Why says why no better tier could be had; "" on the best.
+	Why() string
+	// Drops counts the packets that closed addresses were denied.
+	Drops() (guard.Drops, error)
+	// Shutdown closes all, removes our addresses and gives back what the process
+	// holds. The guard stays attached, closed. No other method may be called
+	// after it.
+	Shutdown() error
+}
+
+// Tier is a way to silence an address without the agent's help.
+type Tier uint8
+
+const (
+	TierAuto     Tier = iota // as an option: the best that loads
+	TierEBPF                 // exact, by the boot clock
+	TierNftables             // by the wall clock
+	TierNone                 // not at all
+)
+
+func (t Tier) String() string {
+	switch t {
+	case TierAuto:
+		return "auto"
+	case TierEBPF:
+		return "ebpf"
+	case TierNftables:
+		return "nftables"
+	case TierNone:
+		return "none"
+	}
+	return "unknown"
+}
+
+// Forever is what Extra returns where waiting is never evidence.
+const Forever = time.Duration(math.MaxInt64)
+
+// nftExtra covers what separates the two clocks and the writer's delay.
+const nftExtra = 5 * time.Millisecond
+
+// Extra is what the tier adds to the time others must wait after a lease was
+// last acked: 0 on eBPF. On TierNone it is Forever: a silent node may answer
+// until it is powered off, so its groups move only on power fencing or an
+// operator's word.
+func (t Tier) Extra() time.Duration {
+	switch t {
+	case TierEBPF:
+		return 0
+	case TierNftables:
+		return nftExtra
+	}
+	return Forever
+}
+
+// Errors that callers branch on.
+var (
+	// ErrNotPrepared: the address was not listed in Prepare, so it is unguarded.
+	ErrNotPrepared = errors.New("the address is not prepared")
+	// ErrNoDevice: no device, or more than one, fits the address.
+	ErrNoDevice = errors.New("no device for the address")
+	// ErrTooFar: the lease end is more than 60 s ahead; nothing was changed.
+	ErrTooFar = guard.ErrTooFar
+)
+
+// Problem codes given to Options.OnProblem.
+const (
+	// ProblemDetached: the guard was found missing, or not first, and repaired.
+	ProblemDetached = "guard-detached"
+	// ProblemAttach: a device cannot be guarded.
+	ProblemAttach = "guard-attach-failed"
+	// ProblemSysctl: a device keeps settings that let it answer ARP for
+	// addresses of other devices.
+	ProblemSysctl = "vip-device-settings"
+)
+
+// Options of Open. The zero value of each field but Dir has a meaning.
+type Options struct {
+	// Dir is the data directory; vips.json is kept in it. Required.
+	Dir string
+	// Log is where to log; nil = nowhere.
+	Log *slog.Logger
+	// Clock is the host's; nil = the system's. The eBPF guard itself reads the
+	// kernel's.
+	Clock clock.Clock
+	// Force takes this tier or fails; TierAuto = the best that loads. For tests.
+	Force Tier
+	// OnProblem is told what is wrong, in words for an operator, with the remedy;
+	// an empty text says that it is over. It may be called from any goroutine
+	// and must not call the Kernel. nil = only logged.
+	OnProblem func(code, text string)
+
+	clsact bool // filters even where tcx is there
+}

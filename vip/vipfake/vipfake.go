@@ -1,0 +1,311 @@
+// Package vipfake is package vip on hosts made of memory, for tests in virtual
+// time. It keeps what a real host keeps when an agent dies: its addresses, the
+// list of them, and the newest guard with its lease; and it forgets what a real
+// one forgets.
+//
+// It has no network: a test asks Answers.
+package vipfake
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"hanode/internal/clock"
+	"hanode/vip"
+	"hanode/vip/guard"
+)
+
+// Host is one host. All methods are safe for concurrent use.
+type Host struct {
+	clk clock.Clock
+
+	mu         sync.Mutex
+	addrs      map[netip.Addr]vip.Address // on its devices
+	listed     map[netip.Addr]vip.Address // in vips.json
+	guard      *guardState                // the one that is attached; nil before the first Open
+	announcing map[netip.Addr]*Kernel
+	before     func(op string)
+	onAnnounce func(vip.Address)
+	tier       vip.Tier
+}
+
+// guardState is one incarnation's maps.
+type guardState struct {
+	open  map[netip.Addr]bool // a key is a known address
+	lease time.Duration       // boot time
+}
+
+// NewHost makes a host with no addresses and no guard, on the eBPF tier.
+func NewHost(clk clock.Clock) *Host {
+	return &Host{
+		clk: clk, tier: vip.TierEBPF,
+		addrs: map[netip.Addr]vip.Address{}, listed: map[netip.Addr]vip.Address{}, announcing: map[netip.Addr]*Kernel{},
+	}
+}
+
+// SetTier says what later Opens get. On vip.TierNone nothing is guarded: an
+// address answers while it is on the host.
+func (h *Host) SetTier(t vip.Tier) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.tier = t
+}
+
+// SetHook makes fn run, without locks, in each Kernel call before it changes
+// anything: to delay or hang a write. op is the method's name in lower case, such
+// as "add" or "renew". nil takes it away.
+func (h *Host) SetHook(fn func(op string)) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.before = fn
+}
+
+// OnAnnounce makes fn run at each Announce of an address that answers: one that
+// is muted reaches nobody. It runs without locks.
+func (h *Host) OnAnnounce(fn func(vip.Address)) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.onAnnounce = fn
+}
+
+// Open is vip.Open on this host: fresh maps, every listed address closed. An
+// older Kernel's writes to its own maps have no effect from here on; addresses
+// belong to the host, and it can still put some on.
+func (h *Host) Open() vip.Kernel {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	g := &guardState{open: map[netip.Addr]bool{}}
+	for a := range h.listed {
+		g.open[a] = false
+	}
+	h.guard = g
+	return &Kernel{host: h, guard: g, tier: h.tier, universe: map[netip.Addr]vip.Address{}}
+}
+
+// Reboot is a power cut and a boot: addresses and guard are gone, the list in
+// the data directory stays.
+func (h *Host) Reboot() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	clear(h.addrs)
+	clear(h.announcing)
+	h.guard = nil
+}
+
+// Answers reports whether the host now answers for a: it has the address, and
+// the attached guard has it open, and the lease runs.
+func (h *Host) Answers(a netip.Addr) bool {
+	now := h.clk.Now().Boot
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.answers(a, now)
+}
+
+func (h *Host) answers(a netip.Addr, now time.Duration) bool {
+	if _, on := h.addrs[a]; !on {
+		return false
+	}
+	if h.tier == vip.TierNone {
+		return true
+	}
+	g := h.guard
+	return g != nil && g.open[a] && now < g.lease && g.lease-now < guard.TooFar
+}
+
+// Has reports whether a is on one of the host's devices, open or not.
+func (h *Host) Has(a netip.Addr) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	_, on := h.addrs[a]
+	return on
+}
+
+// Announcing reports whether a's announcements are being repeated.
+func (h *Host) Announcing(a netip.Addr) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.announcing[a] != nil
+}
+
+// Kernel is one incarnation's vip.Kernel.
+type Kernel struct {
+	host  *Host
+	guard *guardState // its own maps, attached or not
+	tier  vip.Tier
+
+	universe map[netip.Addr]vip.Address // guarded by host.mu
+}
+
+var _ vip.Kernel = (*Kernel)(nil)
+
+// step runs the hook, then fn under the host's lock.
+func (k *Kernel) step(op string, fn func() error) error {
+	k.host.mu.Lock()
+	hook := k.host.before
+	k.host.mu.Unlock()
+	if hook != nil {
+		hook(op)
+	}
+	k.host.mu.Lock()
+	defer k.host.mu.Unlock()
+	return fn()
+}
+
+// Prepare implements vip.Kernel.
+func (k *Kernel) Prepare(addrs []vip.Address) error {
+	return k.step("prepare", func() error {
+		want := map[netip.Addr]vip.Address{}
+		for _, a := range addrs {
+			if b, ok := want[a.Addr]; ok && b != a {
+				return fmt.Errorf("prepare: %s is asked for as %q and as %q", a.Addr, b, a)
+			}
+			want[a.Addr] = a
+		}
+		for a, v := range want {
+			k.guard.open[a] = k.guard.open[a]
+			k.host.listed[a] = v
+		}
+		for a := range k.guard.open {
+			_, wanted := want[a]
+			if _, on := k.host.addrs[a]; !wanted && !on {
+				delete(k.guard.open, a)
+				delete(k.host.listed, a)
+			}
+		}
+		k.universe = want
+		return nil
+	})
+}
+
+// Add implements vip.Kernel.
+func (k *Kernel) Add(a vip.Address) error {
+	return k.step("add", func() error {
+		if _, ok := k.universe[a.Addr]; !ok {
+			return fmt.Errorf("add %s: %w", a.Addr, vip.ErrNotPrepared)
+		}
+		k.host.addrs[a.Addr] = a
+		return nil
+	})
+}
+
+// Del implements vip.Kernel.
+func (k *Kernel) Del(a vip.Address) error {
+	return k.step("del", func() error {
+		delete(k.host.addrs, a.Addr)
+		delete(k.host.announcing, a.Addr)
+		return nil
+	})
+}
+
+// Open implements vip.Kernel.
+func (k *Kernel) Open(a vip.Address) error { return k.set("open", a, true) }
+
+// Close implements vip.Kernel.
+func (k *Kernel) Close(a vip.Address) error { return k.set("close", a, false) }
+
+func (k *Kernel) set(op string, a vip.Address, open bool) error {
+	return k.step(op, func() error {
+		if _, ok := k.guard.open[a.Addr]; !ok {
+			return fmt.Errorf("%s: %w", a.Addr, vip.ErrNotPrepared)
+		}
+		k.guard.open[a.Addr] = open
+		return nil
+	})
+}
+
+// Renew implements vip.Kernel.
+func (k *Kernel) Renew(end clock.Instant) error {
+	return k.step("renew", func() error {
+		if end.Boot-k.host.clk.Now().Boot > guard.TooFar {
+			return vip.ErrTooFar
+		}
+		k.guard.lease = max(k.guard.lease, end.Boot)
+		return nil
+	})
+}
+
+// Announce implements vip.Kernel. Only the first announcement is shown.
+func (k *Kernel) Announce(a vip.Address) {
+	var heard func(vip.Address)
+	now := k.host.clk.Now().Boot
+	_ = k.step("announce", func() error {
+		k.host.announcing[a.Addr] = k
+		if k.host.answers(a.Addr, now) {
+			heard = k.host.onAnnounce
+		}
+		return nil
+	})
+	if heard != nil {
+		heard(a)
+	}
+}
+
+// Silence implements vip.Kernel.
+func (k *Kernel) Silence(a vip.Address) {
+	_ = k.step("silence", func() error {
+		delete(k.host.announcing, a.Addr)
+		return nil
+	})
+}
+
+// Ours implements vip.Kernel.
+func (k *Kernel) Ours() ([]vip.Address, error) {
+	k.host.mu.Lock()
+	defer k.host.mu.Unlock()
+	return k.host.ours(), nil
+}
+
+func (h *Host) ours() []vip.Address {
+	out := make([]vip.Address, 0, len(h.addrs))
+	for _, a := range h.addrs {
+		out = append(out, a)
+	}
+	slices.SortFunc(out, func(a, b vip.Address) int { return cmp.Compare(a.Addr.String(), b.Addr.String()) })
+	return out
+}
+
+// RemoveOurs implements vip.Kernel.
+func (k *Kernel) RemoveOurs() (removed []vip.Address, err error) {
+	err = k.step("removeours", func() error {
+		removed = k.host.ours()
+		for _, a := range removed {
+			if _, known := k.guard.open[a.Addr]; known {
+				k.guard.open[a.Addr] = false
+			}
+		}
+		clear(k.host.addrs)
+		clear(k.host.announcing)
+		return nil
+	})
+	return removed, err
+}
+
+// Tier implements vip.Kernel.
+func (k *Kernel) Tier() vip.Tier { return k.tier }
+
+// Why implements vip.Kernel.
+func (k *Kernel) Why() string {
+	if k.tier == vip.TierEBPF {
+		return ""
+	}
+	return "the test asked for tier " + k.tier.String()
+}
+
+// Drops implements vip.Kernel: there are no packets.
+func (k *Kernel) Drops() (guard.Drops, error) { return guard.Drops{}, nil }
+
+// Shutdown implements vip.Kernel.
+func (k *Kernel) Shutdown() error {
+	return k.step("shutdown", func() error {
+		for a := range k.guard.open {
+			k.guard.open[a] = false
+		}
+		clear(k.host.addrs)
+		clear(k.host.announcing)
+		return nil
+	})
+}

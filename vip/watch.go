@@ -1,0 +1,185 @@
+package vip
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// checkEvery is how often the guard is looked after when nothing happens.
+const checkEvery = time.Second
+
+// watch keeps the guard on every device: at each change of a device, and each
+// second in case a change was missed or someone took the guard away.
+func (h *host) watch(ctx context.Context) {
+	tick := time.NewTicker(checkEvery)
+	defer tick.Stop()
+	var sub *subscription
+	defer func() { sub.close() }()
+	for {
+		if sub == nil {
+			s, err := h.subscribe()
+			if err != nil {
+				h.log.Warn("cannot hear of device changes; looking each second", "err", err)
+			}
+			sub = s
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		case _, ok := <-sub.changes():
+			if !ok { // overrun: some were lost, so look now
+				sub.close()
+				sub = nil
+			}
+			sub.drain()
+		}
+		h.reconcile()
+	}
+}
+
+// subscription is a stream of device changes. A nil one never has any.
+type subscription struct {
+	ch   chan netlink.LinkUpdate
+	done chan struct{}
+}
+
+func (h *host) subscribe() (*subscription, error) {
+	s := &subscription{make(chan netlink.LinkUpdate, 64), make(chan struct{})}
+	err := h.thread.Do(func() error {
+		return netlink.LinkSubscribeWithOptions(s.ch, s.done, netlink.LinkSubscribeOptions{
+			ErrorCallback: func(error) {}, // the stream ends, and is opened again
+		})
+	})
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *subscription) changes() <-chan netlink.LinkUpdate {
+	if s == nil {
+		return nil
+	}
+	return s.ch
+}
+
+func (s *subscription) drain() {
+	for s != nil {
+		select {
+		case _, ok := <-s.ch:
+			if !ok {
+				return
+			}
+		default:
+			return
+		}
+	}
+}
+
+// close ends the stream and waits for its reader.
+func (s *subscription) close() {
+	if s == nil {
+		return
+	}
+	close(s.done)
+	for range s.ch { // closed by the reader when it ends
+	}
+}
+
+// reconcile looks at the devices, guards them, and announces again what is on a
+// device that came up.
+func (h *host) reconcile() {
+	h.mu.Lock()
+	h.look.RLock()
+	before := h.devs
+	h.look.RUnlock()
+	if err := h.attach(); err != nil {
+		h.log.Debug("guarding the devices", "err", err)
+	}
+	h.look.RLock()
+	now := h.devs
+	h.look.RUnlock()
+	h.mu.Unlock()
+	h.ann.again(func(a Address) bool {
+		h.look.RLock()
+		defer h.look.RUnlock()
+		p, ok := h.placed[a.Addr]
+		return ok && now[p.index].up && !before[p.index].up
+	})
+}
+
+// attach makes the guarded devices those that must be. mu is held.
+func (h *host) attach() error {
+	ds, err := h.rtnl.links()
+	if err != nil {
+		return err
+	}
+	repairs, err := h.guard.Attach(ds.toGuard())
+	h.look.Lock()
+	h.devs = ds
+	h.look.Unlock()
+	if errors.Is(err, unix.ENODEV) {
+		// It vanished while it was looked at; the next change tells.
+		h.log.Debug("a device vanished", "err", err)
+		err = nil
+	}
+	if err != nil {
+		h.problem(ProblemAttach, fmt.Sprintf("%v; virtual addresses are not put on that device until it is guarded", err))
+	} else {
+		h.problem(ProblemAttach, "")
+	}
+	var texts []string
+	for _, r := range repairs {
+		texts = append(texts, r.Device.Name+": "+r.What)
+	}
+	if len(texts) > 0 {
+		h.problem(ProblemDetached, "the guard was put back on "+strings.Join(texts, ", ")+"; find the program that removes tc, tcx or nftables rules that are not its own")
+	} else {
+		h.problem(ProblemDetached, "")
+	}
+	return err
+}
+
+// problem reports a change of what stands under a code. mu is held.
+func (h *host) problem(code, text string) {
+	if h.raised[code] == text {
+		return
+	}
+	h.raised[code] = text
+	if text == "" {
+		delete(h.raised, code)
+		h.log.Info("problem over", "code", code)
+	} else {
+		h.log.Warn("problem", "code", code, "text", text)
+	}
+	if h.opts.OnProblem != nil {
+		h.opts.OnProblem(code, text)
+	}
+}
+
+// send puts the frames of one announcement on the wire. A lost one is made good
+// by the next: it never waits.
+func (h *host) send(a Address) {
+	h.look.RLock()
+	p, ok := h.placed[a.Addr]
+	d := h.devs[p.index]
+	h.look.RUnlock()
+	if !ok {
+		return
+	}
+	for _, f := range announcement(a.Addr, d.mac, p.router) {
+		to := &unix.SockaddrLinklayer{Ifindex: d.index, Protocol: uint16(f[13])<<8 | uint16(f[12]), Halen: 6}
+		copy(to.Addr[:], f[:6])
+		if err := unix.Sendto(h.packet, f, unix.MSG_DONTWAIT, to); err != nil {
+			// ENOBUFS is what the guard's own drop looks like.
+			h.log.Debug("announcement not sent", "addr", a.Addr, "dev", d.name, "muted", errors.Is(err, unix.ENOBUFS), "err", err)
+		}
+	}
+}
