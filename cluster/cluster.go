@@ -88,7 +88,7 @@ type Server struct {
 // Start opens this node's raft. It does not found anything.
 func Start(cfg Config) (*Node, error) {
 	stream := &streamLayer{name: cfg.Name, l: cfg.Listener, dial: cfg.Dial}
-	logger := logbridge.HCLog(cfg.Log.With("component", "raft"))
+	logger := logbridge.HCLog(cfg.Log, "raft")
 	inner := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: stream, MaxPool: 3, MaxRPCsInFlight: 1, Timeout: rpcTimeout, Logger: logger,
 	})

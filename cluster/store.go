@@ -44,7 +44,7 @@ func OpenStores(dir string, limit time.Duration, hung func(error), log *slog.Log
 	if err != nil {
 		return Stores{}, fmt.Errorf("open %s: %w", path, err)
 	}
-	snaps, err := raft.NewFileSnapshotStoreWithLogger(dir, 2, logbridge.HCLog(log.With("component", "raft")))
+	snaps, err := raft.NewFileSnapshotStoreWithLogger(dir, 2, logbridge.HCLog(log, "raft"))
 	if err != nil {
 		return Stores{}, errors.Join(fmt.Errorf("open snapshots in %s: %w", dir, err), db.Close())
 	}

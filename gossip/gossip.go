@@ -12,7 +12,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log"
 	"log/slog"
 	"net/netip"
 	"sync"
@@ -100,7 +99,7 @@ func Start(cfg Config) (*Gossip, error) {
 	mc.EnableCompression = false
 	mc.Delegate = delegate{g}
 	mc.Events = events{g}
-	mc.Logger = log.New(logbridge.Std(cfg.Log.With("component", "memberlist")), "", 0)
+	mc.Logger = logbridge.Std(cfg.Log, "memberlist")
 	mc.LogOutput = nil
 	ml, err := memberlist.Create(mc)
 	if err != nil {

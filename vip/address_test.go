@@ -38,7 +38,7 @@ func TestParse(t *testing.T) {
 		{"ff02::1", "", "", "cannot be"},
 		{"::ffff:10.0.0.1", "", "", "write the IPv4 address as 10.0.0.1"},
 		{"fe80::1%eth0", "", "", "name the device in dev"},
-		{"fe80::1%eth0/64", "", "", "is not an address"},
+		{"fe80::1%eth0/64", "", "", "name the device in dev"},
 		{"10.0.0.300", "", "", "is not an address"},
 		{"10.0.0.1/33", "", "", "is not an address"},
 		{"web", "", "", "is not an address"},

@@ -567,3 +567,44 @@ func TestTierWithoutBPF(t *testing.T) {
 		t.Errorf("tier %v, why %q, extra %v", k.Tier(), k.Why(), k.Tier().Extra())
 	}
 }
+
+// TierNone guards nothing, and what an older guard left must not mute it.
+func TestTierNone(t *testing.T) {
+	mode := modes()[0]
+	l, k, as := hostWithVIPs(t, mode)
+	wantSilence(t, as, "guarded and closed")
+	k.release()
+	var none Kernel
+	must(t, l.host.Do(func() (err error) {
+		none, err = Open(Options{Dir: k.opts.Dir, Force: TierNone})
+		return err
+	}))
+	defer none.(*host).release()
+	must(t, none.Prepare(bothVIPs))
+	must(t, none.Renew(in(time.Second)))
+	wantAnswers(t, as, "unguarded")
+	if none.Tier().Extra() != Forever {
+		t.Errorf("tier none adds %v", none.Tier().Extra())
+	}
+	must(t, none.Shutdown())
+	wantSilence(t, as, "after Shutdown the addresses are off")
+}
+
+func BenchmarkRenew(b *testing.B) {
+	for _, mode := range modes() {
+		b.Run(mode, func(b *testing.B) {
+			k, err := Open(options(mode, b.TempDir()))
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer k.(*host).release()
+			end := in(time.Second)
+			for b.Loop() {
+				end.Boot++
+				if err := k.Renew(end); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

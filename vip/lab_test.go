@@ -55,16 +55,14 @@ func TestMain(m *testing.M) {
 // bpffs where a booted system has one, so that tests and the holders they start
 // find it and leave nothing behind.
 func withBPFFS(args ...string) int {
-	const mount = "mount --make-rprivate / && mount -t bpf bpf /sys/fs/bpf && exec /proc/self/fd/3 \"$@\""
-	self, err := os.Open("/proc/self/exe")
+	const mount = "mount --make-rprivate / && mount -t bpf bpf /sys/fs/bpf && exec \"$0\" \"$@\""
+	self, err := os.Executable()
 	if err != nil {
 		fmt.Println(err)
 		return 1
 	}
-	defer self.Close()
-	cmd := exec.Command("/bin/sh", append([]string{"-c", mount, "sh"}, args...)...)
+	cmd := exec.Command("/bin/sh", append([]string{"-c", mount, self}, args...)...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.ExtraFiles = []*os.File{self}
 	cmd.Env = append(os.Environ(), envTiers+"=tcx,clsact,nft")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Run(); err != nil {
