@@ -187,6 +187,9 @@ func (s *sim) beat(a *simAgent) {
 	} else if !a.muted && !a.holder.End().IsZero() {
 		a.muted = true
 		s.count["owner muted"]++
+		if s.trace {
+			s.logf("host %d %s muted", a.host.index, a.ref)
+		}
 	}
 	if m.Unleased > a.timing.Deadtime {
 		for _, o := range a.holder.Owed() {
@@ -245,6 +248,9 @@ func (s *sim) gotReply(h *simHost, voter string, data []byte) {
 			if a.muted && a.holder.Leased(s.hostNow(h)) {
 				a.muted = false
 				s.count["owner unmuted"]++
+				if s.trace {
+					s.logf("host %d %s leased again", h.index, a.ref)
+				}
 			}
 			s.renew(a, end)
 			s.evalAll(a)
@@ -341,11 +347,11 @@ func (s *sim) reportHolding(a *simAgent, g int, epoch id.Epoch) {
 func (s *sim) letGo(a *simAgent, g int, upto id.Epoch) {
 	a.busy[g] = true
 	d := s.span(0, 20*time.Millisecond)
-	if s.p(.1) {
+	if s.p(.1) && !s.calm {
 		s.count["slow stop"]++
 		d = s.span(100*time.Millisecond, 1500*time.Millisecond)
 		if s.p(.1) {
-			d *= 4
+			d *= 2
 		}
 	}
 	if s.bug == bugTokenFirst {

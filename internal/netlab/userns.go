@@ -17,15 +17,21 @@ import (
 // stageEnv tells a re-executed program which of the two it is: the first process
 // of the new process namespace, or the program proper.
 const (
-	stageEnv    = "HANODE_NETLAB_STAGE"
-	stageInit   = "init"
-	stageInside = "inside"
+	stageEnv      = "HANODE_NETLAB_STAGE"
+	stageInit     = "init"
+	stageInitRoot = "init-root" // as stageInit, without a user namespace
+	stageInside   = "inside"
 )
+
+// Isolated reports whether this process is the program proper that Reexec or
+// ReexecUnprivileged started in namespaces of its own.
+func Isolated() bool { return os.Getenv(stageEnv) == stageInside }
 
 // Inside reports whether this process may build labs as it is. It finds out by
 // making a bridge and a veth pair in a namespace that is gone at once.
 func Inside() bool {
-	return os.Getenv(stageEnv) != stageInit && tryBuild() == nil
+	stage := os.Getenv(stageEnv)
+	return stage != stageInit && stage != stageInitRoot && tryBuild() == nil
 }
 
 func tryBuild() error {
@@ -60,6 +66,20 @@ func Main(m interface{ Run() int }) int {
 	return code
 }
 
+// Reexec is ReexecUnprivileged where that is needed. A process that may build labs
+// as it is keeps its user and so its rights, and gets the other namespaces and a
+// bpffs of its own: nothing it does reaches the host's network, mounts or
+// processes. Guard it by Isolated.
+func Reexec(args, env []string) (exitCode int, err error) {
+	if os.Getenv(stageEnv) == stageInitRoot {
+		return runInit(args, env, mountBPF)
+	}
+	if !Inside() {
+		return ReexecUnprivileged(args, env)
+	}
+	return startInit(again(args, env, stageInitRoot))
+}
+
 // ReexecUnprivileged runs this program again, with args and env (nil = this
 // process's), as uid 0 of new user, network, mount and process namespaces, with
 // its own /proc and an empty /run, and returns its exit code once it ended. No
@@ -77,25 +97,31 @@ func Main(m interface{ Run() int }) int {
 func ReexecUnprivileged(args, env []string) (exitCode int, err error) {
 	switch os.Getenv(stageEnv) {
 	case stageInit:
-		return runInit(args, env)
+		return runInit(args, env, nil)
 	case stageInside:
 		return 1, refusal(errors.Join(errors.New("no rights inside the user namespace either"), tryBuild()))
 	}
 	cmd := again(args, env, stageInit)
-	cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID
+	cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWUSER
 	cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
 	cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}
+	return startInit(cmd)
+}
+
+// startInit starts cmd as the first process of new namespaces and waits for it.
+func startInit(cmd *exec.Cmd) (exitCode int, err error) {
+	cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID
 	// The parent-death signal follows the thread that starts the child.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if err := cmd.Start(); err != nil {
-		return 1, refusal(fmt.Errorf("start in a user namespace: %w", err))
+		return 1, refusal(fmt.Errorf("start in new namespaces: %w", err))
 	}
 	stop := forwardSignals(cmd.Process.Pid)
 	defer stop()
 	var failed *exec.ExitError
 	if err := cmd.Wait(); err != nil && !errors.As(err, &failed) {
-		return 1, fmt.Errorf("wait for the program in the user namespace: %w", err)
+		return 1, fmt.Errorf("wait for the program in the new namespaces: %w", err)
 	}
 	return codeOf(cmd.ProcessState.Sys().(syscall.WaitStatus)), nil
 }
@@ -114,11 +140,17 @@ func again(args, env []string, stage string) *exec.Cmd {
 }
 
 // runInit is the first process of the namespaces: it mounts what the program
-// needs, starts it, and reaps whatever is orphaned until the program ends. When
-// it returns and its process exits, the kernel kills the rest.
-func runInit(args, env []string) (int, error) {
+// needs, and by more (nil = nothing) what only root can; it starts the program and
+// reaps whatever is orphaned until that ends. When it returns and its process
+// exits, the kernel kills the rest.
+func runInit(args, env []string, more func() error) (int, error) {
 	if err := mountOwn(); err != nil {
 		return 1, refusal(err)
+	}
+	if more != nil {
+		if err := more(); err != nil {
+			return 1, err
+		}
 	}
 	if err := tryBuild(); err != nil {
 		return 1, refusal(err)
@@ -127,7 +159,7 @@ func runInit(args, env []string) (int, error) {
 	defer runtime.UnlockOSThread()
 	cmd := again(args, env, stageInside)
 	if err := cmd.Start(); err != nil {
-		return 1, fmt.Errorf("start the program in the user namespace: %w", err)
+		return 1, fmt.Errorf("start the program in the new namespaces: %w", err)
 	}
 	stop := forwardSignals(cmd.Process.Pid)
 	defer stop()
@@ -137,7 +169,7 @@ func runInit(args, env []string) (int, error) {
 		switch {
 		case errors.Is(err, syscall.EINTR):
 		case err != nil:
-			return 1, fmt.Errorf("wait for the program in the user namespace: %w", err)
+			return 1, fmt.Errorf("wait for the program in the new namespaces: %w", err)
 		case pid == cmd.Process.Pid:
 			return codeOf(status), nil
 		}
@@ -153,6 +185,16 @@ func mountOwn() error {
 	}
 	if err := unix.Mount("tmpfs", "/run", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755"); err != nil {
 		return fmt.Errorf("mount a tmpfs on /run: %w", err)
+	}
+	return nil
+}
+
+// mountBPF covers the host's bpffs with an empty one, so that what is pinned goes
+// with the mount namespace. A kernel without bpffs has nothing to cover.
+func mountBPF() error {
+	err := unix.Mount("bpf", "/sys/fs/bpf", "bpf", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=700")
+	if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENODEV) {
+		return fmt.Errorf("mount a bpffs of our own: %w", err)
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"sync"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/rlimit"
@@ -195,7 +196,7 @@ func (g *ebpfGuard) Set(a netip.Addr, open bool) error {
 }
 
 func (g *ebpfGuard) Renew(end clock.Instant) error {
-	if err := checkEnd(g.clk, end); err != nil {
+	if err := checkEnd(g.clk, time.Duration(g.lease.at(0).Load()), end); err != nil {
 		return err
 	}
 	g.lease.forward(uint64(max(end.Boot, 0)))

@@ -19,16 +19,16 @@ import (
 // The frames are written as they stand on the wire; V4 and V6 are the virtual
 // addresses, X4 and X6 others.
 const (
-	ethernet = "ffffffffffff 020000000001 "
-	arpHead  = "0806 0001 0800 06 04 0001 020000000001 "
-	noMAC    = " 000000000000 "
-	ip4Head  = "0800 4500 0028 0000 0000 40 11 0000 "
-	ip6UDP   = "86dd 6000 0000 0008 11 40 "
-	ip6ICMP  = "86dd 6000 0000 0018 3a ff "
-	groupDst = "ff0200000000000000000001ff000100 "
-	unspec   = "00000000000000000000000000000000 "
-	ns, na   = "87000000 00000000 ", "88000000 20000000 "
-	pad      = "000000000000000000000000000000000000000000000000"
+	ethernet       = "ffffffffffff 020000000001 "
+	arpHead        = "0806 0001 0800 06 04 0001 020000000001 "
+	noMAC          = " 000000000000 "
+	ip4Head        = "0800 4500 0028 0000 0000 40 11 0000 "
+	ip6UDP         = "86dd 6000 0000 0008 11 40 "
+	ip6ICMP        = "86dd 6000 0000 0018 3a ff "
+	groupDst       = "ff0200000000000000000001ff000100 "
+	unspec         = "00000000000000000000000000000000 "
+	nsHead, naHead = "87000000 00000000 ", "88000000 20000000 "
+	pad            = "000000000000000000000000000000000000000000000000"
 )
 
 var (
@@ -106,12 +106,12 @@ func TestVerdicts(t *testing.T) {
 		{"IPv6 from it", ip6UDP + "V6 X6", "next", "drop"},
 		{"IPv6 from it in a VLAN", "8100 0007 " + ip6UDP + "V6 X6", "next", "drop"},
 		{"IPv6 among others", ip6UDP + "X6 X6", "next", "next"},
-		{"NS asks for it", ip6ICMP + "X6" + groupDst + ns + "V6", "drop", "next"},
-		{"NS for others", ip6ICMP + "X6" + groupDst + ns + "X6", "next", "next"},
-		{"NS in a VLAN", "8100 0007 " + ip6ICMP + "X6" + groupDst + ns + "V6", "drop", "next"},
-		{"DAD for it", ip6ICMP + unspec + groupDst + ns + "V6", "drop", "drop"},
-		{"NA for it by another source", ip6ICMP + "X6" + groupDst + na + "V6", "next", "drop"},
-		{"NA for others", ip6ICMP + "X6" + groupDst + na + "X6", "next", "next"},
+		{"NS asks for it", ip6ICMP + "X6" + groupDst + nsHead + "V6", "drop", "next"},
+		{"NS for others", ip6ICMP + "X6" + groupDst + nsHead + "X6", "next", "next"},
+		{"NS in a VLAN", "8100 0007 " + ip6ICMP + "X6" + groupDst + nsHead + "V6", "drop", "next"},
+		{"DAD for it", ip6ICMP + unspec + groupDst + nsHead + "V6", "drop", "drop"},
+		{"NA for it by another source", ip6ICMP + "X6" + groupDst + naHead + "V6", "next", "drop"},
+		{"NA for others", ip6ICMP + "X6" + groupDst + naHead + "X6", "next", "next"},
 		{"another protocol", "88cc 0a090064 0a090064", "next", "next"},
 	} {
 		f := frame(t, c.frame)

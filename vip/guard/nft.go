@@ -227,7 +227,7 @@ func (g *nftGuard) ensureClosed() error {
 
 // Renew stores the end; the renewer writes the newest one.
 func (g *nftGuard) Renew(end clock.Instant) error {
-	if err := checkEnd(g.cfg.Clock, end); err != nil {
+	if err := checkEnd(g.cfg.Clock, time.Duration(g.end.Load()), end); err != nil {
 		return err
 	}
 	for {

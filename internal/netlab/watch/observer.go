@@ -124,6 +124,19 @@ func (o *observer) heard(request uint32, at time.Time, who string) {
 	}
 }
 
+// Look is the report on what was seen until now. The observation goes on, its
+// report at the end is not changed by it; fields that only the end can tell (Lost,
+// Announcements) are empty.
+func (o *observer) Look() Report {
+	o.mu.Lock()
+	rec, skipped := o.rec, o.skipped // the lists only grow: what is in them stays
+	rec.ended = max(time.Since(rec.started), rec.marks[len(rec.marks)-1].at)
+	o.mu.Unlock()
+	r := rec.report()
+	r.Skipped = skipped
+	return r
+}
+
 // end closes the record at the given time and judges it.
 func (o *observer) end(at time.Time) Report {
 	o.mu.Lock()

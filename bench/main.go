@@ -1,0 +1,254 @@
+// Command bench measures hanode on hosts made of network namespaces: the
+// client-visible outage of each fault, seen from outside, run by run.
+//
+// It prints every run, then the median and the largest. Peers are measured beside
+// it by the scripts in this folder.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"hanode/api"
+	"hanode/internal/netlab"
+	"hanode/internal/netlab/watch"
+	"hanode/test/livelab"
+)
+
+func main() {
+	var (
+		runs    = flag.Int("runs", 20, "runs of each measurement")
+		profile = flag.String("profile", "fast", "timing profile")
+		what    = flag.String("what", "power,leader,move", "comma-separated: power, leader, move, stop, kill, link")
+		binary  = flag.String("binary", "", "the hanode binary; empty = build it")
+		keep    = flag.String("dir", "", "keep the logs in this folder")
+	)
+	flag.Parse()
+	if !netlab.Inside() {
+		code, err := netlab.ReexecUnprivileged(os.Args[1:], nil)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
+		os.Exit(code)
+	}
+	if err := run(*runs, *profile, *what, *binary, *keep); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(runs int, profile, what, binary, dir string) error {
+	if dir == "" {
+		d, err := os.MkdirTemp("", "hanode-bench-")
+		if err != nil {
+			return err
+		}
+		dir = d
+		defer func() { _ = os.RemoveAll(d) }()
+	}
+	if binary == "" {
+		binary = filepath.Join(dir, "hanode")
+		if out, err := exec.Command("go", "build", "-o", binary, "./cmd/hanode").CombinedOutput(); err != nil {
+			return fmt.Errorf("build: %w\n%s", err, out)
+		}
+	}
+	c, err := livelab.New(livelab.Options{Dir: dir, Binary: binary, Profile: profile})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = c.Close() }()
+	if err := c.StartAll(); err != nil {
+		return err
+	}
+	if err := c.Settled(30 * time.Second); err != nil {
+		c.Logs(os.Stderr, 40)
+		return err
+	}
+	for _, w := range strings.Split(what, ",") {
+		if err := measure(c, w, runs); err != nil {
+			c.Logs(os.Stderr, 60)
+			return fmt.Errorf("%s: %w", w, err)
+		}
+	}
+	return nil
+}
+
+// fault breaks something and says which phase of the watch to read.
+type fault struct {
+	about string
+	run   func(c *livelab.Cluster, w *watch.Watcher) error
+	back  func(c *livelab.Cluster) error
+}
+
+var faults = map[string]fault{
+	"power":  {"power cut of the owner, leader elsewhere", powerCut, powerOn},
+	"leader": {"power cut of the owner, which is raft leader too", powerCut, powerOn},
+	"move":   {"switchover by move", move, func(*livelab.Cluster) error { return nil }},
+	"kill":   {"kill -9 of the owner's agent", killAgent, startAgent},
+	"stop":   {"SIGSTOP of the owner's agent for 10 s", stopAgent, contAgent},
+	"link":   {"eth0 of the owner cut for 5 s, eth1 lives", cutLink, healLink},
+}
+
+func measure(c *livelab.Cluster, name string, runs int) error {
+	f, ok := faults[name]
+	if !ok {
+		return fmt.Errorf("unknown measurement %q", name)
+	}
+	var got []float64
+	overlaps, lost := 0, 0
+	fmt.Printf("%s: %s\n  ms:", name, f.about)
+	for range runs {
+		if err := c.Settled(40 * time.Second); err != nil {
+			return err
+		}
+		if err := leaderTo(c, name == "leader"); err != nil {
+			return err
+		}
+		w, err := watch.Start(c.Client, "eth0", netip.MustParseAddr(livelab.VIP), netip.MustParseAddr("10.77.0.250"), time.Millisecond)
+		if err != nil {
+			return err
+		}
+		time.Sleep(200 * time.Millisecond)
+		w.Mark("fault")
+		err = f.run(c, w)
+		time.Sleep(200 * time.Millisecond)
+		w.Mark("after")
+		r := w.Stop()
+		if err != nil {
+			return err
+		}
+		p := phase(r, "fault")
+		ms := float64(p.LongestSilence.Microseconds()) / 1000
+		got = append(got, ms)
+		overlaps += len(r.Overlaps)
+		lost += int(r.Lost)
+		fmt.Printf(" %.1f", ms)
+		if err := f.back(c); err != nil {
+			return err
+		}
+	}
+	slices.Sort(got)
+	fmt.Printf("\n  runs %d, median %.1f, max %.1f ms; instants with two holders: %d; replies the observer lost: %d\n",
+		len(got), got[len(got)/2], got[len(got)-1], overlaps, lost)
+	return nil
+}
+
+func phase(r watch.Report, name string) watch.Phase {
+	for _, p := range r.Phases {
+		if p.Name == name {
+			return p
+		}
+	}
+	return watch.Phase{}
+}
+
+// leaderTo makes the owner raft's leader, or not, by standby of leadership: it
+// restarts the agents that must not lead until it is so.
+func leaderTo(c *livelab.Cluster, owner bool) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	defer cancel()
+	for ctx.Err() == nil {
+		l := c.Leader(ctx)
+		if (l == "primary") == owner && l != "" {
+			return nil
+		}
+		n := c.Get(l)
+		if owner && n != nil {
+			// Hang the leader briefly: another one is elected, by chance the owner.
+			if err := n.Agent().Stop(); err != nil {
+				return err
+			}
+			time.Sleep(180 * time.Millisecond)
+			if err := n.Agent().Cont(); err != nil {
+				return err
+			}
+		}
+		time.Sleep(300 * time.Millisecond)
+		if err := c.Settled(20 * time.Second); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("could not arrange for the leader: %w", ctx.Err())
+}
+
+func waitOther(c *livelab.Cluster, w *watch.Watcher, who string, limit time.Duration) error {
+	return w.WaitHolder(c.Get(who).MAC("eth1").String(), limit)
+}
+
+func powerCut(c *livelab.Cluster, w *watch.Watcher) error {
+	if err := c.Get("primary").PowerCut(); err != nil {
+		return err
+	}
+	return waitOther(c, w, "secondary", 5*time.Second)
+}
+
+func powerOn(c *livelab.Cluster) error {
+	if err := c.Get("primary").PowerOn(); err != nil {
+		return err
+	}
+	return c.Get("primary").StartAgent()
+}
+
+func move(c *livelab.Cluster, w *watch.Watcher) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	cl := c.Get("arbiter").API()
+	defer cl.Close()
+	if _, err := cl.Move(ctx, api.MoveRequest{Group: "web", To: "secondary", Wait: 5 * time.Second}); err != nil {
+		return err
+	}
+	if err := waitOther(c, w, "secondary", 2*time.Second); err != nil {
+		return err
+	}
+	time.Sleep(200 * time.Millisecond)
+	w.Mark("back")
+	_, err := cl.Move(ctx, api.MoveRequest{Group: "web", To: "primary", Wait: 5 * time.Second})
+	return err
+}
+
+func killAgent(c *livelab.Cluster, w *watch.Watcher) error {
+	if err := c.Get("primary").Agent().Kill(); err != nil {
+		return err
+	}
+	if err := waitOther(c, w, "secondary", 5*time.Second); err != nil {
+		return err
+	}
+	time.Sleep(2 * time.Second)
+	return nil
+}
+
+func startAgent(c *livelab.Cluster) error { return c.Get("primary").StartAgent() }
+
+func stopAgent(c *livelab.Cluster, w *watch.Watcher) error {
+	if err := c.Get("primary").Agent().Stop(); err != nil {
+		return err
+	}
+	if err := waitOther(c, w, "secondary", 5*time.Second); err != nil {
+		return err
+	}
+	time.Sleep(10 * time.Second)
+	return nil
+}
+
+func contAgent(c *livelab.Cluster) error { return c.Get("primary").Agent().Cont() }
+
+func cutLink(c *livelab.Cluster, w *watch.Watcher) error {
+	if err := c.Get("primary").CutLink("eth0"); err != nil {
+		return err
+	}
+	time.Sleep(5 * time.Second)
+	if got := c.Holder(w.Now()); got != "primary" {
+		return fmt.Errorf("the VIP moved to %q", got)
+	}
+	return nil
+}
+
+func healLink(c *livelab.Cluster) error { return c.Get("primary").HealLink("eth0") }

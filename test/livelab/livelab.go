@@ -1,0 +1,277 @@
+// Package livelab runs real agents (the real binary) on hosts made of network
+// namespaces, for the end-to-end tests and the benchmarks: files, processes,
+// power, and the API of each node. Faults are netlab's, observation is watch's;
+// nothing here asks an agent who holds what.
+package livelab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"hanode/api"
+	"hanode/config"
+	"hanode/internal/netlab"
+	"hanode/internal/trust"
+)
+
+// VIP is the address of the group that Groups asks for.
+const VIP = "10.77.0.100"
+
+// Groups is a cluster file with one group of a bare VIP, preferring primary.
+const Groups = `group "web" {
+  prefer   = ["primary"]
+  failback = "on"
+  resource "ip" "` + VIP + `/24" { dev = "eth1" }
+}
+`
+
+// Options say what to build. Zero values have a meaning.
+type Options struct {
+	Dir     string   // needed: files of all hosts
+	Binary  string   // needed: hanode
+	Profile string   // timing profile; "" = fast
+	Names   []string // hosts, "arbiter" is a witness; nil = primary, secondary, arbiter
+	Groups  string   // applied at founding; "" = Groups
+	Level   string   // log level; "" = debug
+}
+
+// Cluster is the hosts, a client on the external network, and the agents.
+type Cluster struct {
+	Lab    *netlab.Lab
+	Client *netlab.Host
+	Nodes  []*Node
+	opts   Options
+}
+
+// Node is one host and its agent.
+type Node struct {
+	*netlab.Host
+	Node   string
+	Socket string
+	Dir    string
+	file   string
+	agent  *netlab.Process
+	c      *Cluster
+}
+
+// New builds the hosts and writes the files; it starts nothing.
+func New(opts Options) (*Cluster, error) {
+	if opts.Profile == "" {
+		opts.Profile = "fast"
+	}
+	if opts.Names == nil {
+		opts.Names = []string{"primary", "secondary", "arbiter"}
+	}
+	if opts.Groups == "" {
+		opts.Groups = Groups
+	}
+	if opts.Level == "" {
+		opts.Level = "debug"
+	}
+	lab, err := netlab.New(netlab.Options{})
+	if err != nil {
+		return nil, err
+	}
+	c := &Cluster{Lab: lab, opts: opts}
+	if err := c.build(); err != nil {
+		return nil, errors.Join(err, lab.Close())
+	}
+	return c, nil
+}
+
+func (c *Cluster) build() error {
+	key := filepath.Join(c.opts.Dir, "key")
+	if err := os.WriteFile(key, []byte(trust.Generate()+"\n"), 0o600); err != nil {
+		return err
+	}
+	groups := filepath.Join(c.opts.Dir, "groups.hcl")
+	if err := os.WriteFile(groups, []byte(c.opts.Groups), 0o600); err != nil {
+		return err
+	}
+	var founders strings.Builder
+	for i, n := range c.opts.Names {
+		role := ""
+		if n == "arbiter" {
+			role = "  role = \"witness\"\n"
+		}
+		fmt.Fprintf(&founders, "node %q {\n  address = \"10.0.0.%d\"\n%s}\n", n, i+1, role)
+	}
+	for i, name := range c.opts.Names {
+		h, err := c.Lab.AddHost(name, i+1)
+		if err != nil {
+			return err
+		}
+		n := &Node{Host: h, Node: name, c: c, Dir: filepath.Join(c.opts.Dir, name)}
+		if err := os.MkdirAll(n.Dir, 0o700); err != nil {
+			return err
+		}
+		n.Socket, n.file = filepath.Join(n.Dir, "s"), filepath.Join(n.Dir, "hanode.hcl")
+		src := fmt.Sprintf("cluster = \"web\"\nname = %q\ndata_dir = %q\nkey_file = %q\nsocket = %q\nhttp = \"\"\ngroups = %q\nlog_level = %q\n"+
+			"link \"eth0\" {}\nlink \"eth1\" {}\ntiming {\n  profile = %q\n}\n%s",
+			name, filepath.Join(n.Dir, "data"), key, n.Socket, groups, c.opts.Level, c.opts.Profile, founders.String())
+		if err := os.WriteFile(n.file, []byte(src), 0o600); err != nil {
+			return err
+		}
+		c.Nodes = append(c.Nodes, n)
+	}
+	var err error
+	c.Client, err = c.Lab.AddClient("client", 200)
+	return err
+}
+
+// Close ends everything.
+func (c *Cluster) Close() error { return c.Lab.Close() }
+
+// Get returns a node by name; nil = there is none.
+func (c *Cluster) Get(name string) *Node {
+	for _, n := range c.Nodes {
+		if n.Node == name {
+			return n
+		}
+	}
+	return nil
+}
+
+// Holder names the host whose MAC this is.
+func (c *Cluster) Holder(mac string) string {
+	for _, n := range c.Nodes {
+		if n.MAC("eth1").String() == mac {
+			return n.Node
+		}
+	}
+	return mac
+}
+
+// StartAll starts every agent.
+func (c *Cluster) StartAll() error {
+	for _, n := range c.Nodes {
+		if err := n.StartAgent(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// StartAgent starts the node's agent; its output goes to DIR/log.
+func (n *Node) StartAgent() error {
+	log, err := os.OpenFile(n.LogFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = log.Close() }() // the child has its own
+	cmd := exec.Command(n.c.opts.Binary, "agent", "--config", n.file)
+	cmd.Stdout, cmd.Stderr = log, log
+	p, err := n.Start(cmd)
+	if err != nil {
+		return err
+	}
+	n.agent = p
+	return nil
+}
+
+// LogFile is where the agent's output goes.
+func (n *Node) LogFile() string { return filepath.Join(n.Dir, "log") }
+
+// Config is the node's file.
+func (n *Node) Config() string { return n.file }
+
+// Agent is the running process.
+func (n *Node) Agent() *netlab.Process { return n.agent }
+
+// API talks to the node's agent.
+func (n *Node) API() *api.Client { return api.Dial(n.Socket) }
+
+// Run runs the binary with this node's socket and returns what it printed and its
+// exit code.
+func (n *Node) Run(args ...string) (stdout, stderr string, code int, err error) {
+	var out, errs strings.Builder
+	cmd := exec.Command(n.c.opts.Binary, append([]string{"--socket", n.Socket}, args...)...)
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	err = cmd.Run()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return out.String(), errs.String(), exit.ExitCode(), nil
+	}
+	return out.String(), errs.String(), 0, err
+}
+
+// Leader asks any agent that answers who leads.
+func (c *Cluster) Leader(ctx context.Context) string {
+	for _, n := range c.Nodes {
+		s, err := n.API().Status(ctx, "")
+		if err == nil && s.Leader != nil {
+			return *s.Leader
+		}
+	}
+	return ""
+}
+
+// Settled waits until the whole cluster is as it should be: every member alive
+// with a lease, and every group running where its first preference is.
+func (c *Cluster) Settled(limit time.Duration) error {
+	end := time.Now().Add(limit)
+	var last error
+	for time.Now().Before(end) {
+		if last = c.settled(); last == nil {
+			return nil
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return fmt.Errorf("not settled within %v: %w", limit, last)
+}
+
+func (c *Cluster) settled() error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	groups, err := config.ParseCluster("groups.hcl", []byte(c.opts.Groups))
+	if err != nil {
+		return err
+	}
+	for _, n := range c.Nodes {
+		ms, err := n.API().Members(ctx)
+		if err != nil {
+			return err
+		}
+		for _, m := range ms {
+			if m.State != api.MemberAlive || m.LeaseMS == nil || *m.LeaseMS <= 0 {
+				return fmt.Errorf("%s sees %s %s", n.Node, m.Name, m.State)
+			}
+			for _, l := range m.Links {
+				if l.State != api.MemberAlive {
+					return fmt.Errorf("%s sees %s's link %s %s", n.Node, m.Name, l.Name, l.State)
+				}
+			}
+		}
+		s, err := n.API().Status(ctx, "")
+		if err != nil {
+			return err
+		}
+		for _, g := range s.Groups {
+			for _, want := range groups {
+				if want.Name == g.Name && (g.Owner == nil || *g.Owner != want.Prefer[0] || *g.State != api.GroupRunning) {
+					return fmt.Errorf("%s: group %s is not running on %s", n.Node, g.Name, want.Prefer[0])
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// Logs writes the end of each agent's log to w.
+func (c *Cluster) Logs(w io.Writer, lines int) {
+	for _, n := range c.Nodes {
+		b, err := os.ReadFile(n.LogFile())
+		if err != nil {
+			continue
+		}
+		all := strings.Split(strings.TrimRight(string(b), "\n"), "\n")
+		fmt.Fprintf(w, "--- %s\n%s\n", n.Node, strings.Join(all[max(0, len(all)-lines):], "\n"))
+	}
+}
