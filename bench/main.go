@@ -150,19 +150,38 @@ func phase(r watch.Report, name string) watch.Phase {
 	return watch.Phase{}
 }
 
-// leaderTo makes the owner raft's leader, or not, by standby of leadership: it
-// restarts the agents that must not lead until it is so.
+// leaderTo makes the owner raft's leader, or not. The cluster prefers a leader that
+// owns nothing, so the group is moved away, the leader is hung for a moment until
+// primary leads, and the group is moved back; primary then hands leadership on only
+// after two seconds.
 func leaderTo(c *livelab.Cluster, owner bool) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
+	if !owner {
+		for c.Leader(ctx) == "primary" && ctx.Err() == nil {
+			time.Sleep(100 * time.Millisecond)
+		}
+		return ctx.Err()
+	}
+	cl := c.Get("primary").API()
+	defer cl.Close()
+	if _, err := cl.Move(ctx, api.MoveRequest{Group: "web", To: "secondary", Wait: 5 * time.Second}); err != nil {
+		return err
+	}
 	for ctx.Err() == nil {
 		l := c.Leader(ctx)
-		if (l == "primary") == owner && l != "" {
+		if l == "primary" {
+			_, err := cl.Move(ctx, api.MoveRequest{Group: "web", To: "primary", Wait: 5 * time.Second})
+			if err != nil {
+				return err
+			}
+			time.Sleep(200 * time.Millisecond)
+			if c.Leader(ctx) != "primary" {
+				return fmt.Errorf("primary did not stay leader")
+			}
 			return nil
 		}
-		n := c.Get(l)
-		if owner && n != nil {
-			// Hang the leader briefly: another one is elected, by chance the owner.
+		if n := c.Get(l); n != nil {
 			if err := n.Agent().Stop(); err != nil {
 				return err
 			}
@@ -171,10 +190,7 @@ func leaderTo(c *livelab.Cluster, owner bool) error {
 				return err
 			}
 		}
-		time.Sleep(300 * time.Millisecond)
-		if err := c.Settled(20 * time.Second); err != nil {
-			return err
-		}
+		time.Sleep(250 * time.Millisecond)
 	}
 	return fmt.Errorf("could not arrange for the leader: %w", ctx.Err())
 }

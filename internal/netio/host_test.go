@@ -65,8 +65,9 @@ func TestPacketsOnLo(t *testing.T) {
 	a, from := udp(t, h)
 	b, to := udp(t, h)
 	buf := make([]byte, 100)
+	hello := []byte("hello")
 	exchange := func() {
-		if err := a.WriteTo([]byte("hello"), to); err != nil {
+		if err := a.WriteTo(hello, to); err != nil {
 			t.Fatal(err)
 		}
 		if k, src, err := b.ReadFrom(buf); err != nil || string(buf[:k]) != "hello" || src != from {

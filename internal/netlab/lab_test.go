@@ -20,8 +20,11 @@ import (
 
 func TestMain(m *testing.M) {
 	if os.Getenv("NETLAB_TEST_REEXEC") != "" && os.Getenv(stageEnv) != stageInside {
-		// A new user namespace even for root.
-		code, err := ReexecUnprivileged(os.Args[1:], nil)
+		reexec := ReexecUnprivileged // a new user namespace even for root
+		if os.Getenv("NETLAB_TEST_REEXEC") == "any" {
+			reexec = Reexec
+		}
+		code, err := reexec(os.Args[1:], nil)
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 		}
@@ -480,5 +483,39 @@ func TestReexecGivesTheExitCodeAndReapsOrphans(t *testing.T) {
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) || exit.ExitCode() != 7 {
 		t.Errorf("ended with %v, want exit code 7: %s", err, out)
+	}
+}
+
+// Reexec gives everybody namespaces of his own, and root no other user.
+func TestReexec(t *testing.T) {
+	kinds := []string{"net", "mnt", "pid", "user"}
+	if before := os.Getenv("NETLAB_TEST_OUTSIDE"); before != "" {
+		if !Isolated() || os.Getuid() != 0 {
+			t.Errorf("isolated %v, uid %d", Isolated(), os.Getuid())
+		}
+		for i, was := range strings.Fields(before) {
+			now := must2(os.Readlink("/proc/self/ns/" + kinds[i]))(t)
+			if same := now == was; same != (kinds[i] == "user" && os.Getenv("NETLAB_TEST_ROOT") == "true") {
+				t.Errorf("%s was %s and is %s", kinds[i], was, now)
+			}
+		}
+		if pins := must2(filepath.Glob("/sys/fs/bpf/*"))(t); len(pins) > 0 {
+			t.Errorf("the host's pins are seen: %v", pins)
+		}
+		check(t, newLab(t).Partition())
+		return
+	}
+	if Isolated() {
+		t.Skip("not the process that may tell outside from inside")
+	}
+	var outside []string
+	for _, k := range kinds {
+		outside = append(outside, must2(os.Readlink("/proc/self/ns/"+k))(t))
+	}
+	cmd := exec.Command("/proc/self/exe", "-test.run=^TestReexec$")
+	cmd.Env = append(os.Environ(), "NETLAB_TEST_REEXEC=any", "NETLAB_TEST_OUTSIDE="+strings.Join(outside, " "),
+		fmt.Sprintf("NETLAB_TEST_ROOT=%v", Inside()))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v: %s", err, out)
 	}
 }

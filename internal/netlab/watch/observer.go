@@ -137,6 +137,17 @@ func (o *observer) Look() Report {
 	return r
 }
 
+// Cells is who answered in each whole cell of that width from a time on until now,
+// for a picture of it: whoever answered the most of what was asked in the cell, ""
+// if as much was not answered. A cell in which nothing was asked is like the one
+// before.
+func (o *observer) Cells(from time.Time, width time.Duration) []string {
+	o.mu.Lock()
+	rec := o.rec // the lists only grow: what is in them stays
+	o.mu.Unlock()
+	return rec.cells(from.Sub(rec.started), time.Since(rec.started), width)
+}
+
 // end closes the record at the given time and judges it.
 func (o *observer) end(at time.Time) Report {
 	o.mu.Lock()

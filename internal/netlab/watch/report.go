@@ -233,6 +233,49 @@ func (r record) silences() []span {
 	return list
 }
 
+// cells is observer.Cells for the times from a to b. It is pure.
+func (r record) cells(a, b, width time.Duration) []string {
+	if width <= 0 || b < a {
+		return nil
+	}
+	first, _ := slices.BinarySearch(r.sent, a)
+	by := make([]string, len(r.sent)-first) // who answered each request
+	for _, x := range slices.Backward(r.answers) {
+		if int(x.request) >= first {
+			by[int(x.request)-first] = x.who // the first to answer
+		} else if x.at < a {
+			break // older answers are to older requests
+		}
+	}
+	list := make([]string, (b-a)/width)
+	lo := first
+	for i := range list {
+		hi, _ := slices.BinarySearch(r.sent, a+time.Duration(i+1)*width)
+		switch {
+		case hi > lo:
+			list[i] = most(by[lo-first : hi-first])
+		case i > 0:
+			list[i] = list[i-1]
+		}
+		lo = hi
+	}
+	return list
+}
+
+// most is the word that is there most often; "" if no other is there more often.
+func most(words []string) (word string) {
+	n := map[string]int{}
+	for _, w := range words {
+		n[w]++
+	}
+	for _, w := range words {
+		if n[w] > n[word] {
+			word = w
+		}
+	}
+	return word
+}
+
 // count fills p with what came of the requests lo to hi-1. All of it counts where
 // its request was sent.
 func (r record) count(p *Phase, rep Report, byRequest []answer, lo, hi int) {

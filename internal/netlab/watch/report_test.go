@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"pgregory.net/rapid"
 )
 
@@ -136,4 +137,26 @@ func TestSilenceAgreesWithCounting(t *testing.T) {
 			t.Fatalf("%q: silence %v, counted %d", who, got, longest)
 		}
 	})
+}
+
+func TestCells(t *testing.T) {
+	r := story(slices.Concat(repeat("A", 13), repeat("", 10), repeat("B", 12))...)
+	r.sent = append(r.sent, 63*ms) // and nothing was asked for a while
+	r.answers = append(r.answers, answer{35, 63*ms + 1, "B"})
+	for _, c := range []struct {
+		a, b time.Duration
+		want []string
+	}{
+		{0, 35 * ms, []string{"A", "", "B"}},
+		{5 * ms, 30 * ms, []string{"A", ""}},
+		{30 * ms, 30 * ms, nil},
+		{31 * ms, 30 * ms, nil},
+		{25 * ms, 72 * ms, []string{"B", "B", "B", "B"}},
+		{80 * ms, 99 * ms, []string{""}},
+	} {
+		got := r.cells(c.a, c.b, 10*ms)
+		if d := cmp.Diff(c.want, got, cmpopts.EquateEmpty()); d != "" {
+			t.Errorf("%v to %v: %s", c.a, c.b, d)
+		}
+	}
 }
