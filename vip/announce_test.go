@@ -66,9 +66,14 @@ func TestAnnounceSchedule(t *testing.T) {
 			defer mu.Unlock()
 			at = append(at, time.Since(start))
 		})
+		sent := func() int {
+			mu.Lock()
+			defer mu.Unlock()
+			return len(at)
+		}
 		n.start(vip4)
-		if len(at) != 1 {
-			t.Fatalf("%d sent when Announce returns, want 1", len(at))
+		if sent() != 1 {
+			t.Fatalf("%d sent when Announce returns, want 1", sent())
 		}
 		time.Sleep(130 * time.Second)
 		n.stop(vip4.Addr)
@@ -86,12 +91,12 @@ func TestAnnounceSchedule(t *testing.T) {
 		n.again(func(a Address) bool { return a == vip4 })
 		n.again(func(a Address) bool { return a == vip6 })
 		synctest.Wait()
-		if len(at) != len(want)+2 {
-			t.Errorf("started and restarted: %d more, want 2", len(at)-len(want))
+		if sent() != len(want)+2 {
+			t.Errorf("started and restarted: %d more, want 2", sent()-len(want))
 		}
 		n.stopAll()
 		n.again(func(Address) bool { return true })
-		if len(at) != len(want)+2 {
+		if sent() != len(want)+2 {
 			t.Error("a stopped schedule was restarted")
 		}
 	})

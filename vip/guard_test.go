@@ -593,11 +593,7 @@ func TestTierNone(t *testing.T) {
 func BenchmarkRenew(b *testing.B) {
 	for _, mode := range modes() {
 		b.Run(mode, func(b *testing.B) {
-			k, err := Open(options(mode, b.TempDir()))
-			if err != nil {
-				b.Fatal(err)
-			}
-			defer k.(*host).release()
+			k := newMachine(b).open(b, options(mode, b.TempDir()))
 			end := in(time.Second)
 			for b.Loop() {
 				end.Boot++
@@ -607,4 +603,29 @@ func BenchmarkRenew(b *testing.B) {
 			}
 		})
 	}
+}
+
+// ahead is a clock whose wall time is ahead of the kernel's: to the guard it
+// looks as if the wall clock had been stepped back since the lease was written.
+type ahead struct {
+	clock.Clock
+	by time.Duration
+}
+
+func (a ahead) Wall() time.Time { return a.Clock.Wall().Add(a.by) }
+
+func TestNftClosesWhenTheWallClockStepsBack(t *testing.T) {
+	l := newLab(t)
+	o := options("nft", t.TempDir())
+	o.Clock = ahead{clock.System(), 10 * time.Second}
+	k := l.host.open(t, o)
+	must(t, k.Prepare(bothVIPs))
+	for _, a := range bothVIPs {
+		must(t, k.Add(a))
+		must(t, k.Open(a))
+	}
+	l.host.echo(t)
+	as := newAskers(t, l)
+	must(t, k.Renew(in(40*time.Second)))
+	wantSilence(t, as, "a lease from the future")
 }

@@ -108,7 +108,7 @@ func options(mode, dir string) Options {
 	return o
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -130,7 +130,7 @@ var (
 	bothVIPs         = []Address{vip4, vip6}
 )
 
-func newMachine(t *testing.T) *machine {
+func newMachine(t testing.TB) *machine {
 	t.Helper()
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -432,7 +432,7 @@ func askAll(as []*asker) (stop func()) {
 
 // open opens a Kernel on a machine; one that still runs is let go at the end as
 // if its process had died.
-func (m *machine) open(t *testing.T, o Options) *host {
+func (m *machine) open(t testing.TB, o Options) *host {
 	t.Helper()
 	if testing.Verbose() {
 		o.Log = slog.New(slog.NewTextHandler(t.Output(), nil))

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"iter"
 	"net"
 	"net/netip"
 
@@ -119,31 +120,44 @@ func parseAddress(m []byte) (assigned, bool) {
 	if len(m) < unix.SizeofIfAddrmsg {
 		return assigned{}, false
 	}
-	msg := nl.DeserializeIfAddrmsg(m)
-	attrs, err := nl.ParseRouteAttr(m[msg.Len():])
-	if err != nil {
-		return assigned{}, false
-	}
+	bits := int(m[1])
+	a := assigned{index: int(binary.NativeEndian.Uint32(m[4:]))}
 	var addr, local netip.Addr
-	a := assigned{index: int(msg.Index)}
-	for _, at := range attrs {
-		switch at.Attr.Type {
+	for kind, value := range attributes(m[unix.SizeofIfAddrmsg:]) {
+		switch kind {
 		case unix.IFA_ADDRESS:
-			addr, _ = netip.AddrFromSlice(at.Value)
+			addr, _ = netip.AddrFromSlice(value)
 		case unix.IFA_LOCAL:
-			local, _ = netip.AddrFromSlice(at.Value)
+			local, _ = netip.AddrFromSlice(value)
 		case attrProto:
-			a.marked = len(at.Value) == 1 && at.Value[0] == ourProto
+			a.marked = len(value) == 1 && value[0] == ourProto
 		}
 	}
 	if local.IsValid() { // with a peer, IFA_ADDRESS is the peer's
 		addr = local
 	}
-	if !addr.IsValid() || int(msg.Prefixlen) > addr.BitLen() {
+	if !addr.IsValid() || bits > addr.BitLen() {
 		return assigned{}, false
 	}
-	a.prefix = netip.PrefixFrom(addr, int(msg.Prefixlen))
+	a.prefix = netip.PrefixFrom(addr, bits)
 	return a, true
+}
+
+// attributes walks netlink attributes. It ends at the first that does not fit;
+// the library's own walk panics where the last one lacks its padding.
+func attributes(b []byte) iter.Seq2[uint16, []byte] {
+	return func(yield func(uint16, []byte) bool) {
+		for len(b) >= unix.SizeofRtAttr {
+			n := int(binary.NativeEndian.Uint16(b))
+			if n < unix.SizeofRtAttr || n > len(b) {
+				return
+			}
+			if !yield(binary.NativeEndian.Uint16(b[2:]), b[unix.SizeofRtAttr:n]) {
+				return
+			}
+			b = b[min(len(b), (n+unix.NLA_ALIGNTO-1)&^(unix.NLA_ALIGNTO-1)):]
+		}
+	}
 }
 
 // addAddress puts the bare address on a device, never to be a source by
