@@ -86,9 +86,10 @@ type Agent struct {
 	changed chan struct{} // one slot: replicated state changed
 	ring    chan struct{} // one slot: the voter's clock has something to look at
 
-	drain   atomic.Bool // hold nothing any more
-	removed chan struct{}
-	once    sync.Once
+	founding atomic.Bool // this process writes, or wrote, the founders' configuration
+	drain    atomic.Bool // hold nothing any more
+	removed  chan struct{}
+	once     sync.Once
 
 	fatal   chan error
 	crash   chan struct{}   // closed by tests: stop as kill -9 does, handing over and cleaning up nothing
@@ -188,6 +189,9 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	undo.add("loops", func() error { endLoops(); a.wg.Wait(); return nil })
 	if sock != nil {
 		a.goLoop(func(ctx context.Context) { a.serve(sock.Serve(ctx, a, a.log)) })
+	}
+	if err := a.serveHTTP(&undo); err != nil {
+		return fmt.Errorf("http: %w", err)
 	}
 	a.goLoop(a.beatLoop)
 	a.goLoop(a.voterLoop)

@@ -65,6 +65,11 @@ func (a *Agent) leaderAPI() (*api.Client, error) {
 	if to == "" || to == a.cfg.Name {
 		return nil, a.noQuorum()
 	}
+	// Raft remembers a leader for as long as nobody says otherwise; the beats know
+	// better, and nobody should wait for a dead one at 3 a.m.
+	if h, ok := a.ears.all()[to]; ok && a.host.Clock.Now().Elapsed(h.at) >= a.timing().Deadtime {
+		return nil, a.noQuorum()
+	}
 	return api.New("the leader "+to, func(ctx context.Context) (net.Conn, error) { return a.dialTLS(ctx, to, alpnPeer) }), nil
 }
 

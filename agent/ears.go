@@ -87,12 +87,7 @@ func (a *Agent) handle(p gossip.Packet) {
 		}
 	case lease.KindExpired:
 		if e, err := lease.ParseExpired(p.Payload); err == nil {
-			a.hold.Lock()
-			if a.hold.holder != nil {
-				a.hold.holder.Expired(e.Ref, p.From)
-			}
-			a.hold.Unlock()
-			a.groups.wakeAll()
+			a.onExpired(p.From, e)
 		}
 	case lease.KindToken:
 		if t, err := lease.ParseToken(p.Payload); err == nil && t.Node.Name == p.From {
@@ -185,6 +180,22 @@ func (a *Agent) onRevoke(from string, r lease.Revoke) {
 	a.grant.Revoke(r.Ref, r.Bound, tell...)
 	a.grant.Unlock()
 	signal(a.ring)
+}
+
+// onExpired wakes the groups only if a wait ended by it: they answer a wake with
+// REVOKE while one is left, and every REVOKE is answered with EXPIRED.
+func (a *Agent) onExpired(from string, e lease.Expired) {
+	a.hold.Lock()
+	news := false
+	if h := a.hold.holder; h != nil {
+		before := len(h.Unsatisfied())
+		h.Expired(e.Ref, from)
+		news = len(h.Unsatisfied()) < before
+	}
+	a.hold.Unlock()
+	if news {
+		a.groups.wakeAll()
+	}
 }
 
 func (a *Agent) onTokens(ago time.Duration, claims ...id.Claim) {

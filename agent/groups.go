@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -75,6 +76,19 @@ func (g *groups) get(name string) *worker {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.m[name]
+}
+
+// names lists the groups this node knows.
+func (g *groups) names() []string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return slices.Sorted(maps.Keys(g.m))
+}
+
+func (w *worker) isStarted() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.started
 }
 
 // running counts groups that run here, whole or in part.

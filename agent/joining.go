@@ -186,6 +186,7 @@ func (a *Agent) decide(ctx context.Context) (bootstrap bool, err error) {
 		case fresh >= len(a.cfg.Nodes)/2+1:
 			a.log.Info("founding the cluster", "founders", len(a.cfg.Nodes), "agreeing", fresh)
 			a.problems.clear("founders-differ")
+			a.founding.Store(true)
 			return true, a.disk.setNumber(1)
 		}
 		sleepCtx(ctx, 100*time.Millisecond)
@@ -254,6 +255,8 @@ func (s service) Hello(asker string) peer.Hello {
 	case a.founded():
 		h.State = peer.Member
 	case n == nil && a.disk.number() == 0:
+	case n == nil && a.founding.Load():
+		h.State = peer.Founding
 	case n == nil || n.Position().LastIndex > 1:
 		h.State = peer.Member
 	default:

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -18,7 +20,6 @@ import (
 	"hanode/cluster"
 	"hanode/config"
 	"hanode/fsm"
-	"hanode/internal/clock"
 	"hanode/internal/memnet"
 	"hanode/internal/netio"
 	"hanode/internal/spec"
@@ -28,78 +29,109 @@ import (
 )
 
 // lab is a cluster of whole agents in virtual time: real raft, real memberlist,
-// real lease and planner, on a network, disks, clocks and kernels of memory.
+// real lease and planner, on a network, disks, clocks and kernels of memory. It
+// checks the invariants at each write to a kernel and at each millisecond.
 type lab struct {
-	t     testing.TB
-	net   *memnet.Net
-	nodes []spec.Node
-	tm    spec.Timing
-	key   string
-	hosts map[string]*host
-	begin time.Time
-	log   io.Writer
-	group string // the node file's groups
+	t      testing.TB
+	net    *memnet.Net
+	nodes  []spec.Node
+	tm     spec.Timing
+	key    string
+	hosts  map[string]*host
+	begin  time.Time
+	log    *logBook
+	group  string       // the node file's groups
+	vips   []netip.Addr // all addresses that any group may have
+	ledger *ledger
+	stop   chan struct{} // ends the checker
+	ended  chan struct{}
+
+	mu     sync.Mutex
+	bad    []string // what was violated
+	broken chan struct{}
+	once   sync.Once
+	died   []string // agents that ended by themselves
+}
+
+// logBook keeps what agents log; safe for concurrent use.
+type logBook struct {
+	mu   sync.Mutex
+	buf  bytes.Buffer
+	also io.Writer
+}
+
+func (b *logBook) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.also != nil {
+		_, _ = b.also.Write(p)
+	}
+	return b.buf.Write(p)
 }
 
 // host is one machine; its agent comes and goes.
 type host struct {
-	lab    *lab
-	name   string
-	dir    string
-	clk    *simClock
-	kernel *vipfake.Host
-	links  []netio.Link
-	wire   *memnet.Host
+	lab   *lab
+	name  string
+	dir   string
+	clk   *simClock
+	links []netio.Link
+	steer chan struct{} // full while somebody starts or stops it
+
+	// gear lets a test build a broken machine: it may replace the kernel that an
+	// agent gets. nil = as it is.
+	gear func(vip.Kernel) vip.Kernel
 
 	mu      sync.Mutex
+	kernel  *vipfake.Host
 	disk    *memDisk
+	wire    *memnet.Host
 	boot    int
-	agent   *Agent
+	agent   *Agent // the newest one, running or not
+	sys     *simKernel
+	life    *life
+	ready   bool
+	wanted  bool          // up, as far as the test is concerned
 	stopped chan struct{} // closed when the agent's Run has returned
 	err     error
 	cancel  context.CancelFunc
-}
-
-// simClock runs at its own rate; its two faces drift apart.
-type simClock struct {
-	base      time.Time
-	boot, raw float64
-	off       time.Duration
-}
-
-func (c *simClock) Now() clock.Instant {
-	d := float64(time.Since(c.base))
-	return clock.Instant{Boot: c.off + time.Duration(d*c.boot), Raw: c.off + time.Duration(d*c.raw)}
-}
-
-func (c *simClock) Wall() time.Time { return time.Now() }
-
-// memDisk is what survives a power cut.
-type memDisk struct {
-	store *raft.InmemStore
-	snaps *raft.InmemSnapshotStore
-}
-
-func newMemDisk() *memDisk {
-	return &memDisk{raft.NewInmemStore(), raft.NewInmemSnapshotStore()}
+	open    map[netip.Addr]opened
 }
 
 const vipA = "10.77.0.100"
 
+// newLab makes hosts, all off. The groups are one named web, preferring the first
+// name, unless some are given.
 func newLab(t testing.TB, tm spec.Timing, names ...string) *lab {
-	l := &lab{t: t, net: memnet.New(1), tm: tm, hosts: map[string]*host{}, begin: time.Now(), log: io.Discard}
-	if os.Getenv("SIM_LOG") != "" {
-		l.log = os.Stderr
+	return newLabOf(t, tm, 1, names, []spec.Group{groupOf("web", vipA, names[0])})
+}
+
+func groupOf(name, addr string, prefer ...string) spec.Group {
+	return spec.Group{
+		Name: name, Prefer: prefer, Failback: spec.Failback{On: true},
+		Resources: []spec.Resource{{Type: "ip", Name: addr, Dev: "eth1"}},
 	}
+}
+
+func newLabOf(t testing.TB, tm spec.Timing, seed uint64, names []string, groups []spec.Group) *lab {
+	l := &lab{
+		t: t, net: memnet.New(seed), tm: tm, hosts: map[string]*host{}, begin: time.Now(), log: &logBook{},
+		stop: make(chan struct{}), ended: make(chan struct{}), broken: make(chan struct{}),
+	}
+	if os.Getenv("SIM_LOG") != "" || *simLog {
+		l.log.also = os.Stderr
+	}
+	l.ledger = newLedger(l.fail)
 	dir := t.TempDir()
 	l.key = filepath.Join(dir, "key")
-	if err := os.WriteFile(l.key, []byte(trust.Generate()+"\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
 	l.group = filepath.Join(dir, "groups.hcl")
-	src := fmt.Sprintf("group \"web\" {\n  prefer = [%q]\n  failback = \"on\"\n  resource \"ip\" \"%s\" { dev = \"eth1\" }\n}\n", names[0], vipA)
-	if err := os.WriteFile(l.group, []byte(src), 0o600); err != nil {
-		t.Fatal(err)
+	for path, b := range map[string][]byte{l.key: []byte(trust.Generate() + "\n"), l.group: config.FormatCluster(groups)} {
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 5 {
+		l.vips = append(l.vips, netip.AddrFrom4([4]byte{10, 77, 0, byte(100 + i)}))
 	}
 	for i, n := range names {
 		role := spec.RoleNode
@@ -109,7 +141,10 @@ func newLab(t testing.TB, tm spec.Timing, names ...string) *lab {
 		l.nodes = append(l.nodes, spec.Node{Name: n, Address: fmt.Sprintf("10.0.0.%d", i+1), Role: role})
 	}
 	for i, n := range names {
-		h := &host{lab: l, name: n, dir: filepath.Join(dir, n), disk: newMemDisk(), clk: &simClock{base: l.begin, boot: 1, raw: 1, off: time.Duration(i+1) * time.Hour}}
+		h := &host{
+			lab: l, name: n, dir: filepath.Join(dir, n), disk: newMemDisk(),
+			clk: newSimClock(time.Duration(i+1) * time.Hour), steer: make(chan struct{}, 1), open: map[netip.Addr]opened{},
+		}
 		h.kernel = vipfake.NewHost(h.clk)
 		h.links = []netio.Link{
 			{Name: "eth0", Addr: netip.MustParseAddr(fmt.Sprintf("10.0.0.%d", i+1))},
@@ -117,6 +152,7 @@ func newLab(t testing.TB, tm spec.Timing, names ...string) *lab {
 		}
 		l.hosts[n] = h
 	}
+	go l.watch()
 	return l
 }
 
@@ -131,65 +167,176 @@ func (h *host) config() *config.Node {
 func (h *host) start() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.boot++
 	h.wire = h.lab.net.Host(h.name, h.links...)
-	disk, boot := h.disk, h.boot
-	log := slog.New(slog.NewTextHandler(h.lab.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	opts := Options{Version: "test", Log: log, Host: &Host{
-		Network: h.wire, Clock: h.clk, ID: fmt.Sprintf("boot-%s", h.name),
-		Claim:  func(string) (func() error, error) { return func() error { return nil }, nil },
-		Kernel: func(string, func(string, string)) (vip.Kernel, error) { return h.kernel.Open(), nil },
+	h.life, h.ready, h.wanted = newLife(), false, true
+	lf := h.life
+	disk := mount{h.disk.store, h.disk, lf}
+	snaps := h.disk.snaps
+	level := slog.LevelInfo
+	if h.lab.log.also != nil {
+		level = slog.LevelDebug
+	}
+	begin := h.lab.begin
+	log := slog.New(slog.NewTextHandler(h.lab.log, &slog.HandlerOptions{Level: level, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if a.Key == slog.TimeKey {
+			return slog.String("at", time.Since(begin).String())
+		}
+		return a
+	}}))
+	sys := &simKernel{h: h, life: lf}
+	opts := Options{Version: "test", Log: log, Ready: func() { h.mu.Lock(); h.ready = true; h.mu.Unlock() }, Host: &Host{
+		Network: h.wire, Clock: h.clk, ID: fmt.Sprintf("boot-%s-%d", h.name, h.boot),
+		Claim: func(string) (func() error, error) { return func() error { return nil }, nil },
+		Kernel: func(string, func(string, string)) (vip.Kernel, error) {
+			h.mu.Lock()
+			clear(h.open) // a new guard begins closed
+			h.mu.Unlock()
+			sys.Kernel = h.kernel.Open()
+			if h.gear != nil {
+				sys.Kernel = h.gear(sys.Kernel)
+			}
+			return sys, nil
+		},
 		Stores: func(string, func(error)) (cluster.Stores, error) {
-			return cluster.Stores{Log: disk.store, Stable: disk.store, Snapshots: disk.snaps}, nil
+			return cluster.Stores{Log: disk, Stable: disk, Snapshots: snaps}, nil
 		},
 	}}
-	_ = boot
 	a, err := New(h.config(), opts)
 	if err != nil {
-		h.lab.t.Fatal(err)
+		h.lab.fail("%s: %v", h.name, err)
+		return
 	}
+	sys.agent = a
+	h.lab.ledger.follow(fmt.Sprintf("%s (run from %v)", h.name, time.Since(begin)), a.machine)
 	ctx, cancel := context.WithCancel(context.Background())
-	h.agent, h.cancel, h.stopped, h.err = a, cancel, make(chan struct{}), nil
+	h.agent, h.sys, h.cancel, h.stopped, h.err = a, sys, cancel, make(chan struct{}), nil
 	stopped := h.stopped
 	go func() {
 		defer close(stopped)
 		err := a.Run(ctx)
 		h.mu.Lock()
+		defer h.mu.Unlock()
 		h.err = err
-		h.mu.Unlock()
+		if err != nil && !lf.dead() {
+			h.lab.note("%s ended by itself: %v", h.name, err)
+		}
+		lf.end()
 	}()
 }
 
-// stop is SIGTERM, and waits.
-func (h *host) stop() {
-	h.cancel()
-	<-h.stopped
-	h.agent = nil
+// up reports whether an agent runs.
+func (h *host) up() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.life != nil && !h.life.dead()
 }
+
+// running is the agent while it runs, and its kernel.
+func (h *host) running() (*Agent, *simKernel) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.life == nil || h.life.dead() || !h.ready {
+		return nil, nil
+	}
+	return h.agent, h.sys
+}
+
+// end waits for the agent of one life.
+func (h *host) end(crash bool) {
+	h.mu.Lock()
+	a, stopped, cancel, lf := h.agent, h.stopped, h.cancel, h.life
+	h.wanted = false
+	h.mu.Unlock()
+	if a == nil {
+		return
+	}
+	if crash {
+		lf.crash(a)
+	} else {
+		cancel()
+	}
+	<-stopped
+	cancel()
+}
+
+// halt is SIGTERM, and waits.
+func (h *host) halt() { h.end(false) }
 
 // kill is kill -9 of the agent: sockets closed by the kernel, guard and addresses
 // as they are.
 func (h *host) kill() {
-	if h.agent == nil {
+	h.mu.Lock()
+	wire := h.wire
+	if h.life != nil {
+		h.life.crash(h.agent)
+	}
+	h.mu.Unlock()
+	if wire == nil {
 		return
 	}
-	h.wire.Kill()
-	close(h.agent.crash)
-	h.cancel()
-	<-h.stopped
-	h.agent = nil
+	wire.Kill()
+	h.lab.net.Host(h.name, h.links...) // what the dying goroutines still send goes nowhere
+	h.end(true)
 }
 
 // powerCut is the plug pulled: nobody hears of it, and the kernel's state is gone.
 func (h *host) powerCut() {
 	h.lab.net.PowerOff(h.name)
-	if h.agent != nil {
-		close(h.agent.crash)
-		h.cancel()
-		<-h.stopped
-		h.agent = nil
+	h.mu.Lock()
+	if h.life != nil {
+		h.life.crash(h.agent)
 	}
+	h.mu.Unlock()
+	h.end(true)
 	h.kernel.Reboot()
+	h.clk.reboot()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.boot++
+	clear(h.open)
+}
+
+// crash ends a life without a word to its agent but "stop where you are".
+func (l *life) crash(a *Agent) {
+	l.once.Do(func() {
+		close(l.over)
+		close(a.crash)
+	})
+}
+
+// loseDisk empties the disk of a host that is down.
+func (h *host) loseDisk() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.disk = newMemDisk()
+	if err := os.RemoveAll(h.dir); err != nil {
+		h.lab.fail("%s: %v", h.name, err)
+	}
+}
+
+// pause is SIGSTOP as others see it; resume is SIGCONT. See simKernel.
+func (h *host) pause() (resume func() (held int)) {
+	_, sys := h.running()
+	if sys == nil {
+		return nil
+	}
+	sys.freeze()
+	h.lab.net.Pause(h.name, true)
+	return func() int {
+		n := sys.thaw()
+		h.lab.net.Pause(h.name, false)
+		return n
+	}
+}
+
+func (h *host) setOpen(a netip.Addr, o *opened) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if o == nil {
+		delete(h.open, a)
+	} else {
+		h.open[a] = *o
+	}
 }
 
 func (l *lab) startAll() {
@@ -198,67 +345,160 @@ func (l *lab) startAll() {
 	}
 }
 
-// close ends everything, so that the bubble can end.
+// close ends everything, so that the bubble can end, and reports what was wrong.
 func (l *lab) close() {
+	close(l.stop)
+	<-l.ended
 	for _, n := range l.nodes {
 		l.hosts[n.Name].kill()
 	}
 	l.net.Close()
+	time.Sleep(2 * time.Minute) // the libraries do not wait for their own probes and dials
+	for _, b := range l.violations() {
+		l.t.Error(b)
+	}
+}
+
+// note writes a line into the log, between the agents' own.
+func (l *lab) note(format string, args ...any) {
+	fmt.Fprintf(l.log, "at=%v ---- %s\n", time.Since(l.begin), fmt.Sprintf(format, args...))
+}
+
+// fail notes a violation. Safe from any goroutine, and with locks held.
+func (l *lab) fail(format string, args ...any) {
+	text := fmt.Sprintf("at %v: %s", time.Since(l.begin), fmt.Sprintf(format, args...))
+	l.note("VIOLATION %s", text)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.bad) < 10 {
+		l.bad = append(l.bad, text)
+	}
+	l.once.Do(func() { close(l.broken) })
+}
+
+func (l *lab) violations() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.bad)
 }
 
 // answers lists the hosts that answer for the VIP right now.
 func (l *lab) answers(addr string) []string {
+	return l.answering(netip.MustParseAddr(addr))
+}
+
+func (l *lab) answering(a netip.Addr) []string {
 	var out []string
 	for _, n := range l.nodes {
-		if l.hosts[n.Name].kernel.Answers(netip.MustParseAddr(addr)) {
+		if l.hosts[n.Name].kernel.Answers(a) {
 			out = append(out, n.Name)
 		}
 	}
 	return out
 }
 
-// until waits for cond in virtual time and watches that nobody answers twice.
+// until waits for cond in virtual time; it fails the test after limit.
 func (l *lab) until(what string, limit time.Duration, cond func() bool) time.Duration {
 	l.t.Helper()
+	d, ok := l.within(limit, cond)
+	if !ok {
+		l.t.Fatalf("%s: not within %v (answers: %v)\n%s%s", what, limit, l.answers(vipA), l.dump(), l.log.buf.String())
+	}
+	return d
+}
+
+func (l *lab) within(limit time.Duration, cond func() bool) (time.Duration, bool) {
 	begin := time.Now()
 	for !cond() {
-		if who := l.answers(vipA); len(who) > 1 {
-			l.t.Fatalf("%v: two hosts answer: %v", time.Since(l.begin), who)
-		}
 		if time.Since(begin) > limit {
-			l.dump()
-			l.t.Fatalf("%s: not within %v (answers: %v)", what, limit, l.answers(vipA))
+			return time.Since(begin), false
 		}
 		time.Sleep(time.Millisecond)
 	}
-	return time.Since(begin)
+	return time.Since(begin), true
 }
 
-func (l *lab) dump() {
+func (l *lab) dump() string {
+	var b strings.Builder
 	for _, n := range l.nodes {
 		h := l.hosts[n.Name]
-		if h.agent == nil {
-			l.t.Logf("%s: down", n.Name)
+		a, _ := h.running()
+		if a == nil {
+			fmt.Fprintf(&b, "%s: down (%v)\n", n.Name, h.err)
 			continue
 		}
-		node := h.agent.node.Load()
 		leader, term := "", uint64(0)
-		if node != nil {
+		if node := a.node.Load(); node != nil {
 			leader, term = node.Leader()
 		}
-		h.agent.machine.View(func(s *fsm.State) {
-			l.t.Logf("%s: leader %q term %d index %d founded %v", n.Name, leader, term, s.Index, s.Founded())
+		ref, _ := a.ref()
+		a.grant.Lock()
+		ready := a.grant.IsReady()
+		a.grant.Unlock()
+		fmt.Fprintf(&b, "%s: registered %v, leader %q term %d, voter ready %v\n", n.Name, ref, leader, term, ready)
+		a.machine.View(func(s *fsm.State) {
+			fmt.Fprintf(&b, "  index %d founded %v voters %v maintenance %v\n", s.Index, s.Founded(), s.Voters, s.Maintenance)
 			for _, g := range s.Groups {
-				l.t.Logf("  group %s epoch %d owner %v waits %v started %v failed %v", g.Spec.Name, g.Epoch, g.Owner, g.Waits, g.Started, g.Failed)
+				fmt.Fprintf(&b, "  group %s deleted %v epoch %d owner %v released %v started %v waits %+v failed %v pinned %v: %+v\n",
+					g.Spec.Name, g.Deleted, g.Epoch, g.Owner, g.OwnerReleased, g.Started, g.Waits, g.Failed, g.Pinned, a.holds(g.Spec.Name))
 			}
 			for _, x := range s.Nodes {
-				l.t.Logf("  node %s inc %d fenced %v", x.Name, x.Inc, x.Fenced)
+				fmt.Fprintf(&b, "  node %+v\n", *x)
 			}
 		})
-		l.t.Logf("  may: %+v problems %v", h.agent.holds("web"), h.agent.problems.m)
+		a.problems.mu.Lock()
+		fmt.Fprintf(&b, "  problems %v\n", a.problems.m)
+		a.problems.mu.Unlock()
 	}
+	for _, v := range l.vips {
+		if who := l.answering(v); len(who) > 0 {
+			fmt.Fprintf(&b, "%v answers on %v\n", v, who)
+		}
+	}
+	return b.String()
 }
 
+// held reports whether this host alone answers for the first VIP.
 func (l *lab) held(by string) func() bool {
 	return func() bool { return slices.Equal(l.answers(vipA), []string{by}) }
 }
+
+// leader is the node that leads and knows it; "" = none, or two think so.
+func (l *lab) leader() string {
+	name := ""
+	for _, n := range l.nodes {
+		a, _ := l.hosts[n.Name].running()
+		if a == nil {
+			continue
+		}
+		if r := a.node.Load(); r != nil && r.IsLeader() {
+			if name != "" {
+				return ""
+			}
+			name = n.Name
+		}
+	}
+	return name
+}
+
+// view shows the newest copy of the replicated state on any running node.
+func (l *lab) view(fn func(*fsm.State)) {
+	var best *fsm.Machine
+	var at uint64
+	for _, n := range l.nodes {
+		a, _ := l.hosts[n.Name].running()
+		if a == nil {
+			continue
+		}
+		a.machine.View(func(s *fsm.State) {
+			if best == nil || s.Index > at {
+				best, at = a.machine, s.Index
+			}
+		})
+	}
+	if best != nil {
+		best.View(fn)
+	}
+}
+
+var _ raft.LogStore = mount{}

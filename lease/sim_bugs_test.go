@@ -17,7 +17,6 @@ const (
 	bugAnyList            // R2: a voter acks whatever voters' list the beat counts by
 	bugOneVoter           // R3: EXPIRED of one voter is enough
 	bugRevokeFirst        // R3: REVOKE before the commit
-	bugRevokeUnfenced     // R3: REVOKE for a wait that is not fenced
 	bugLooseToken         // R3: a token counts for every epoch of its node
 	bugTokenFirst         // R3: the token is sent before the close
 	bugNoQuarantine       // R5: a restarted voter forgets that it may have acked

@@ -12,6 +12,10 @@ func (s *sim) chaos() {
 		s.calmDown()
 		return
 	}
+	if s.hot {
+		s.hotChaos()
+		return
+	}
 	switch x := s.Float64(); {
 	case x < .16:
 		s.restartVoter(s.voters[s.IntN(simVoters)], s.p(.2))
@@ -56,6 +60,33 @@ func (s *sim) chaos() {
 		s.loss = []float64{0, .05, .3}[s.IntN(3)]
 	}
 	s.at(s.span(50*time.Millisecond, 700*time.Millisecond), s.chaos)
+}
+
+// hotChaos is after what voters forget: each host reaches all lease voters but
+// one, owners are suspected, and at that moment voters restart within
+// milliseconds.
+func (s *sim) hotChaos() {
+	switch x := s.Float64(); {
+	case x < .5:
+		s.count["cuts, each way on its own"]++
+		for h := range s.hosts {
+			one := s.IntN(3)
+			for v := range s.voters {
+				s.cutTo[h][v] = v == one
+			}
+		}
+		s.suspectFor(400 * time.Millisecond)
+		for range 2 {
+			s.at(s.span(30*time.Millisecond, 500*time.Millisecond), func() { s.restartVoter(s.voters[s.IntN(3)], s.p(.1)) })
+		}
+	case x < .65:
+		s.heal()
+	case x < .8:
+		s.elect()
+	default:
+		s.restartVoter(s.voters[s.IntN(3)], false)
+	}
+	s.at(s.span(100*time.Millisecond, 500*time.Millisecond), s.chaos)
 }
 
 // apply deals the addresses out anew, at times again before the last change was

@@ -146,12 +146,14 @@ type sim struct {
 	cutFrom [simHosts][simVoters]bool // answers
 	cutRec  [simHosts]bool            // records
 	suspect bool
+	hot     bool // every fourth schedule: quick restarts of voters, slow applies
 	calm    bool // no more faults: what is held must stay held
 
-	ghost ghost
-	viol  string
-	count map[string]int
-	held  time.Duration // sum over groups of the time somebody answered
+	ghost    ghost
+	viol     string
+	count    map[string]int
+	answered [simAddrs]time.Duration // when somebody last answered
+	held     time.Duration           // sum over groups of the time somebody answered
 
 	trace bool
 	lines []string
@@ -357,7 +359,7 @@ func rightOf(r record) lease.Right {
 func newSim(seed uint64, b bug, trace bool) *sim {
 	s := &sim{
 		Rand: rand.New(rand.NewPCG(seed, 1)), bug: b, trace: trace, loss: .05,
-		count: map[string]int{}, truth: fsm.NewMachine(), ghost: newGhost(),
+		hot: seed%4 == 0, count: map[string]int{}, truth: fsm.NewMachine(), ghost: newGhost(),
 	}
 	s.watchTruth()
 	s.found()

@@ -154,7 +154,7 @@ func (s *sim) clearWaits(l *simLeader, g *fsm.Group) {
 			if s.p(.5) {
 				s.commit(l, fsm.Command{Released: &fsm.Released{Claims: []id.Claim{w.Claim}}})
 			}
-		case fenced && s.p(.5) || s.bug == bugRevokeUnfenced && s.p(.2):
+		case fenced && s.p(.5):
 			s.revoke(l.voter.name, w.Node, w.Bound, g.Owner.Name, both(g.Voters.Names, l.voter.st.Voters.Names))
 		case !fenced && s.p(.02):
 			s.count["old owner fenced later"]++
@@ -184,9 +184,7 @@ func (s *sim) place(l *simLeader, g *fsm.Group, to id.NodeRef) {
 		if s.bug == bugRevokeFirst {
 			owner := g.Owner
 			s.revoke(l.voter.name, owner, g.OwnerBound, to.Name, st.Voters.Names)
-			if s.p(.5) {
-				s.at(s.delay(), func() { s.takeover(l, owner) })
-			}
+			s.at(s.span(0, time.Second), func() { s.takeover(l, owner) })
 			return
 		}
 		s.takeover(l, g.Owner)

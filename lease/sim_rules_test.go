@@ -23,7 +23,6 @@ func TestSimRules(t *testing.T) {
 		{"R2 any voters' list is acked", bugAnyList, 0},
 		{"R3 EXPIRED of one voter is enough", bugOneVoter, 0},
 		{"R3 REVOKE before the commit", bugRevokeFirst, 0},
-		{"R3 REVOKE without a fence", bugRevokeUnfenced, 0},
 		{"R3 a token counts for every epoch of its node", bugLooseToken, 0},
 		{"R3 the token before the close", bugTokenFirst, 0},
 		{"R5 no quarantine at the start of a voter", bugNoQuarantine, 0},
@@ -65,10 +64,6 @@ func hunt(t *testing.T, b bug) {
 					t.Logf("seed %d: %s", s.seed, s.viol)
 				}
 			}
-		}
-		if bad >= 10 {
-			t.Logf("%d of %d schedules", bad, from+step-1)
-			return
 		}
 	}
 	t.Logf("%d of %d schedules", bad, *simHunt)

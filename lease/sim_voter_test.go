@@ -98,6 +98,9 @@ func (s *sim) applySome(v *simVoter) {
 		s.count["voter applies late"]++
 		d += s.span(200*time.Millisecond, 1500*time.Millisecond)
 	}
+	if s.hot && s.p(.03) {
+		d += s.span(500*time.Millisecond, 4*time.Second)
+	}
 	s.at(d, func() { s.applySome(v) })
 }
 
@@ -259,7 +262,11 @@ func (s *sim) restartVoter(v *simVoter, diskLost bool) {
 			s.loseLog(s.IntN(4))
 		}
 	}
-	s.at(s.span(2*time.Millisecond, 500*time.Millisecond), func() {
+	down := s.span(2*time.Millisecond, 500*time.Millisecond)
+	if s.hot {
+		down = s.span(2*time.Millisecond, 30*time.Millisecond)
+	}
+	s.at(down, func() {
 		keep := 0
 		if !diskLost && v.applied > 0 {
 			keep = s.IntN(min(v.applied, len(s.log)) + 1)

@@ -2,9 +2,11 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"os"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"hanode/api"
 	"hanode/demo"
@@ -27,7 +29,9 @@ break things, and measure how long a client hears nothing.`,
 			if err != nil {
 				return fmt.Errorf("find this program's file: %w", err)
 			}
-			ok, err := demo.Run(cmd.Context(), demo.Options{JSON: a.json, Keep: keep, Out: a.out, Binary: binary})
+			ok, err := demo.Run(cmd.Context(), demo.Options{
+				JSON: a.json, Keep: keep, Out: a.out, Err: a.err, Columns: columns(a.out.w), Binary: binary,
+			})
 			if err == nil && !ok {
 				return exitCode(api.ExitFailed)
 			}
@@ -40,19 +44,24 @@ break things, and measure how long a client hears nothing.`,
 
 // demoInnards are the programs the demo starts inside its hosts.
 func (a *app) demoInnards() []*cobra.Command {
-	inner := &cobra.Command{
-		Use: "demo-inner", Short: "Part of demo", Example: "  hanode demo",
-		Hidden: true, DisableFlagParsing: true,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return asExit(demo.Inner(cmd.Context(), args))
-		},
-	}
-	web := &cobra.Command{
+	return []*cobra.Command{{
 		Use: "demo-web", Short: "Part of demo", Example: "  hanode demo",
 		Hidden: true, DisableFlagParsing: true,
 		RunE: func(_ *cobra.Command, args []string) error { return asExit(demo.Web(args)) },
+	}}
+}
+
+// columns is the width of the terminal that w is; 0 if it is none.
+func columns(w io.Writer) int {
+	f, ok := w.(*os.File)
+	if !ok {
+		return 0
 	}
-	return []*cobra.Command{inner, web}
+	size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
+	if err != nil {
+		return 0
+	}
+	return int(size.Col)
 }
 
 // asExit is the error that ends the process with code; none for 0.

@@ -229,11 +229,21 @@ func TestTheWatcherReportsAsItGoes(t *testing.T) {
 		check(t, h[i].DelAddr("eth1", vip))
 	}
 	check(t, w.WaitHolder("", patience))
+	early := w.Look()
+	if len(early.Changes) != 1 || early.Answered == 0 || early.Phase("").HoldersMax != 1 {
+		t.Errorf("a look at the record shows %+v", early)
+	}
+	if cells := w.Cells(early.Started, early.Ended.Sub(early.Started)); len(cells) != 1 {
+		t.Errorf("the whole time is the cells %q", cells)
+	}
 	if s := w.Snapshot(); s.Holder != "" || s.Silent < fresh || s.Sent == 0 || s.Answered == 0 {
 		t.Errorf("snapshot %+v", s)
 	}
 	if w.WaitHolder(mac(h[2]), 10*time.Millisecond) == nil {
 		t.Error("a host that has nothing was waited for with success")
+	}
+	if late := w.Stop(); late.Sent <= early.Sent || len(late.Changes) != 1 {
+		t.Errorf("the report at the end is %+v, after %+v", late, early)
 	}
 }
 

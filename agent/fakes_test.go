@@ -1,0 +1,295 @@
+package agent
+
+import (
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"hanode/internal/clock"
+	"hanode/vip"
+)
+
+// simClock is one host's clocks. Its two faces run at rates of their own, which
+// may change; the wall can be stepped.
+type simClock struct {
+	mu        sync.Mutex
+	since     time.Time     // real time of the last change
+	at        clock.Instant // reading then
+	boot, raw float64       // rates from then on
+	wall      time.Duration // how wrong the wall clock is
+}
+
+func newSimClock(off time.Duration) *simClock {
+	return &simClock{since: time.Now(), at: clock.Instant{Boot: off, Raw: off}, boot: 1, raw: 1}
+}
+
+func (c *simClock) Now() clock.Instant {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now()
+}
+
+func (c *simClock) now() clock.Instant {
+	d := float64(time.Since(c.since))
+	return clock.Instant{Boot: c.at.Boot + time.Duration(d*c.boot), Raw: c.at.Raw + time.Duration(d*c.raw)}
+}
+
+func (c *simClock) Wall() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return time.Now().Add(c.wall)
+}
+
+// setRates makes the clocks run at these rates from now on; no reading jumps.
+func (c *simClock) setRates(boot, raw float64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.at, c.since = c.now(), time.Now()
+	c.boot, c.raw = boot, raw
+}
+
+// stepWall moves the wall clock alone.
+func (c *simClock) stepWall(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.wall += d
+}
+
+// reboot starts both clocks again near zero.
+func (c *simClock) reboot() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.at, c.since = clock.Instant{Boot: 3 * time.Second, Raw: 3 * time.Second}, time.Now()
+}
+
+// memDisk is what survives a power cut: raft's log, votes and snapshots.
+type memDisk struct {
+	store *raft.InmemStore
+	snaps *raft.InmemSnapshotStore
+
+	stall  atomic.Int64 // how long each write of the log takes now
+	stalls atomic.Int64 // writes that were so slow
+}
+
+func newMemDisk() *memDisk {
+	return &memDisk{store: raft.NewInmemStore(), snaps: raft.NewInmemSnapshotStore()}
+}
+
+var errDead = errors.New("the process is dead")
+
+// life is what ends with one run of an agent, at once and whatever its goroutines
+// still try on their way out.
+type life struct {
+	over chan struct{}
+	once sync.Once
+}
+
+func newLife() *life { return &life{over: make(chan struct{})} }
+
+func (l *life) end() { l.once.Do(func() { close(l.over) }) }
+
+func (l *life) dead() bool {
+	select {
+	case <-l.over:
+		return true
+	default:
+		return false
+	}
+}
+
+// wait sleeps for d; it reports false if the process died meanwhile.
+func (l *life) wait(d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return !l.dead()
+	case <-l.over:
+		return false
+	}
+}
+
+// mount is one process's view of a disk.
+type mount struct {
+	*raft.InmemStore
+	disk *memDisk
+	life *life
+}
+
+func (m mount) StoreLog(l *raft.Log) error { return m.StoreLogs([]*raft.Log{l}) }
+
+func (m mount) StoreLogs(ls []*raft.Log) error {
+	if d := time.Duration(m.disk.stall.Load()); d > 0 {
+		m.disk.stalls.Add(1)
+		m.life.wait(d)
+	}
+	if m.life.dead() {
+		return errDead
+	}
+	return m.InmemStore.StoreLogs(ls)
+}
+
+// Set and SetUint64 of a dead process are lost: raft takes an error for a reason to
+// panic, and nobody hears what it concludes.
+func (m mount) Set(k, v []byte) error {
+	if m.life.dead() {
+		return nil
+	}
+	return m.InmemStore.Set(k, v)
+}
+
+func (m mount) SetUint64(k []byte, v uint64) error {
+	if m.life.dead() {
+		return nil
+	}
+	return m.InmemStore.SetUint64(k, v)
+}
+
+func (m mount) DeleteRange(a, b uint64) error {
+	if m.life.dead() {
+		return errDead
+	}
+	return m.InmemStore.DeleteRange(a, b)
+}
+
+// simKernel is one process's way to the kernel. Between the decision and the
+// write there can be a hang (of one kind of call, or of the whole process), and a
+// dead process writes nothing.
+//
+// Goroutines cannot be stopped in a bubble. A stopped process (SIGSTOP, a frozen
+// cgroup) is modelled by what others can see of one: its writes to the kernel,
+// its datagrams and its streams wait until it goes on, then all that it decided
+// meanwhile happens at once, in its order; it reads nothing meanwhile, and its
+// clocks go on. What this does not show is a process that finds, on waking, that
+// its own timers are late.
+type simKernel struct {
+	vip.Kernel
+	h     *host
+	life  *life
+	agent *Agent
+
+	mu     sync.Mutex
+	frozen bool
+	queue  []func()
+	hangOp string
+	hung   time.Time // calls of hangOp hang until then
+	hangs  int       // that did
+}
+
+// do carries out one write.
+func (k *simKernel) do(op string, fn func() error) error {
+	k.mu.Lock()
+	wait := time.Duration(0)
+	if op == k.hangOp {
+		wait = time.Until(k.hung)
+	}
+	if wait > 0 {
+		k.hangs++
+	}
+	k.mu.Unlock()
+	if wait > 0 {
+		k.life.wait(wait)
+	}
+	if k.life.dead() {
+		return errDead
+	}
+	k.mu.Lock()
+	if k.frozen {
+		k.queue = append(k.queue, func() { _ = fn() })
+		k.mu.Unlock()
+		return nil
+	}
+	k.mu.Unlock()
+	err := fn()
+	k.h.lab.transition(k.h.name, op)
+	return err
+}
+
+// hang makes calls of op hang for d. Open and Close are called under a lock, and
+// a lock that is waited for stops virtual time, so for them there is only freeze.
+func (k *simKernel) hang(op string, d time.Duration) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.hangOp, k.hung = op, time.Now().Add(d)
+}
+
+func (k *simKernel) freeze() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.frozen = true
+}
+
+// thaw carries out what waited. It reports how much that was.
+func (k *simKernel) thaw() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	n := len(k.queue)
+	for _, fn := range k.queue {
+		if !k.life.dead() {
+			fn()
+			k.h.lab.transition(k.h.name, "thaw")
+		}
+	}
+	k.frozen, k.queue = false, nil
+	return n
+}
+
+func (k *simKernel) isFrozen() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.frozen
+}
+
+func (k *simKernel) Prepare(as []vip.Address) error {
+	return k.do("prepare", func() error { return k.Kernel.Prepare(as) })
+}
+
+func (k *simKernel) Add(a vip.Address) error {
+	return k.do("add", func() error { return k.Kernel.Add(a) })
+}
+
+func (k *simKernel) Del(a vip.Address) error {
+	return k.do("del", func() error { return k.Kernel.Del(a) })
+}
+
+// Open is called with the agent's hold locked: what it may hold is looked up in
+// that very step.
+func (k *simKernel) Open(a vip.Address) error {
+	as := k.h.lab.opening(k, a.Addr)
+	return k.do("open", func() error {
+		k.h.setOpen(a.Addr, &as)
+		return k.Kernel.Open(a)
+	})
+}
+
+func (k *simKernel) Close(a vip.Address) error {
+	return k.do("close", func() error {
+		err := k.Kernel.Close(a)
+		k.h.setOpen(a.Addr, nil)
+		return err
+	})
+}
+
+func (k *simKernel) Renew(end clock.Instant) error {
+	return k.do("renew", func() error { return k.Kernel.Renew(end) })
+}
+
+func (k *simKernel) Announce(a vip.Address) {
+	_ = k.do("announce", func() error { k.Kernel.Announce(a); return nil })
+}
+
+func (k *simKernel) Silence(a vip.Address) {
+	_ = k.do("silence", func() error { k.Kernel.Silence(a); return nil })
+}
+
+func (k *simKernel) RemoveOurs() (out []vip.Address, err error) {
+	err = k.do("removeours", func() error { out, err = k.Kernel.RemoveOurs(); return err })
+	return out, err
+}
+
+func (k *simKernel) Shutdown() error {
+	return k.do("shutdown", k.Kernel.Shutdown)
+}

@@ -1,0 +1,119 @@
+package agent
+
+import (
+	"context"
+	"net"
+	"net/http"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"hanode/api"
+	"hanode/fsm"
+)
+
+// serveHTTP answers the read-only API and /metrics on the node file's http
+// address. It changes nothing and asks nobody who he is, so it listens on loopback
+// unless told otherwise.
+func (a *Agent) serveHTTP(undo *stopper) error {
+	if a.cfg.HTTP == "" {
+		return nil
+	}
+	l, err := (&net.ListenConfig{}).Listen(a.ctx, "tcp", a.cfg.HTTP)
+	if err != nil {
+		return err
+	}
+	undo.add("http", l.Close)
+	a.goLoop(func(ctx context.Context) { a.serve(api.Serve(ctx, l, api.ReadOnly(a), a.log)) })
+	return nil
+}
+
+// Metrics makes the agent an api.Measured.
+func (a *Agent) Metrics() http.Handler {
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(figures{a})
+	return promhttp.HandlerFor(reg, promhttp.HandlerOpts{})
+}
+
+// figures reads everything at the time of asking; nothing is counted twice.
+type figures struct{ a *Agent }
+
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("hanode_"+name, help, labels, nil)
+}
+
+var (
+	descLeader   = desc("leader", "1 if this node is raft's leader.")
+	descLease    = desc("lease_seconds", "Lease left on this node; 0 or less: it may hold nothing.")
+	descBeat     = desc("beat_age_seconds", "Time since the newest beat of a node, as heard here.", "node")
+	descGap      = desc("beat_gap_seconds", "Longest gap between two beats of a node lately, as heard here.", "node")
+	descGroup    = desc("group_epoch", "Epoch of the group; the label says who owns it.", "group", "owner")
+	descRunning  = desc("group_running", "1 if the group runs on this node.", "group")
+	descProblems = desc("problems", "Problems of this node by code.", "code")
+	descPackets  = desc("datagrams_total", "Datagrams on the gossip port by what became of them.", "result")
+	descDrops    = desc("guard_drops_total", "Packets that the guard denied closed addresses.", "kind", "direction")
+)
+
+// Describe implements prometheus.Collector.
+func (f figures) Describe(c chan<- *prometheus.Desc) { prometheus.DescribeByCollect(f, c) }
+
+// Collect implements prometheus.Collector.
+func (f figures) Collect(c chan<- prometheus.Metric) {
+	a := f.a
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		c <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	count := func(d *prometheus.Desc, v uint64, labels ...string) {
+		c <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
+	}
+	leads := 0.0
+	if n := a.node.Load(); n != nil && n.IsLeader() {
+		leads = 1
+	}
+	gauge(descLeader, leads)
+	now := a.host.Clock.Now()
+	a.hold.Lock()
+	if a.hold.holder != nil {
+		gauge(descLease, now.Remaining(a.hold.holder.End()).Seconds())
+	}
+	a.hold.Unlock()
+	for name, h := range a.ears.all() {
+		gauge(descBeat, now.Elapsed(h.at).Seconds(), name)
+		gauge(descGap, h.gap.Seconds(), name)
+	}
+	a.machine.View(func(s *fsm.State) {
+		for _, name := range s.GroupNames() {
+			gauge(descGroup, float64(s.Groups[name].Epoch), name, s.Groups[name].Owner.Name)
+		}
+	})
+	for _, name := range a.groups.names() {
+		v := 0.0
+		if w := a.groups.get(name); w != nil && w.isStarted() {
+			v = 1
+		}
+		gauge(descRunning, v, name)
+	}
+	byCode := map[string]float64{}
+	for _, p := range a.local() {
+		byCode[p.Code]++
+	}
+	for code, n := range byCode {
+		gauge(descProblems, n, code)
+	}
+	k := a.gossip.Counters()
+	count(descPackets, k.Sent.Load(), "sent")
+	count(descPackets, k.Received.Load(), "received")
+	count(descPackets, k.SendErrors.Load(), "send-error")
+	count(descPackets, k.OtherKey.Load(), "other-key")
+	count(descPackets, k.OtherCluster.Load(), "other-cluster")
+	count(descPackets, k.Malformed.Load(), "malformed")
+	count(descPackets, k.Dropped.Load(), "dropped")
+	if d, err := a.kernel.Drops(); err == nil {
+		count(descDrops, d.ARPIn, "arp", "in")
+		count(descDrops, d.ARPOut, "arp", "out")
+		count(descDrops, d.NDIn, "nd", "in")
+		count(descDrops, d.NDOut, "nd", "out")
+		count(descDrops, d.IPIn, "ip", "in")
+		count(descDrops, d.IPOut, "ip", "out")
+	}
+}

@@ -1,0 +1,188 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"hanode/api"
+	"hanode/fsm"
+	"hanode/internal/id"
+	"hanode/internal/spec"
+)
+
+// operator gives commands during the faults, one after the other, and holds the
+// cluster to every answer it gets.
+type operator struct {
+	*lab
+	rng   *rand.Rand
+	tally *tally
+	done  uint64 // index that every later state must have reached
+}
+
+// work goes on until stop closes.
+func (o *operator) work(stop <-chan struct{}) {
+	for {
+		t := time.NewTimer(span(o.rng, 50*time.Millisecond, 4*time.Second))
+		select {
+		case <-stop:
+			t.Stop()
+			return
+		case <-o.broken:
+			t.Stop()
+			return
+		case <-t.C:
+		}
+		o.command()
+	}
+}
+
+func (o *operator) command() {
+	// Everything is drawn first, so that the schedule does not depend on answers.
+	x, who, group, limit := o.rng.Float64(), o.rng.IntN(60), o.rng.IntN(60), span(o.rng, 0, 3*time.Second)
+	groups := variant(o.rng, o.names(spec.RoleNode))
+	a, _ := o.hosts[o.nodes[who%len(o.nodes)].Name].running()
+	if a == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 6*time.Second)
+	defer cancel()
+	owners := o.names(spec.RoleNode)
+	node := owners[group%len(owners)]
+	switch {
+	case x < 0.45:
+		o.move(ctx, a, group, node, limit)
+	case x < 0.60:
+		o.standby(ctx, a, node, true, limit)
+	case x < 0.75:
+		o.standby(ctx, a, node, false, limit)
+	case x < 0.90:
+		o.apply(ctx, a, groups, limit)
+	default:
+		o.maintenance(ctx, a, group%3 == 0)
+	}
+}
+
+func (o *operator) names(role spec.Role) (out []string) {
+	for _, n := range o.nodes {
+		if n.Role == role {
+			out = append(out, n.Name)
+		}
+	}
+	return out
+}
+
+// variant draws a wanted set: one to three of the groups, each with one of the
+// addresses, so that addresses also change hands.
+func variant(rng *rand.Rand, owners []string) []spec.Group {
+	addrs := rng.Perm(4)
+	var out []spec.Group
+	for i, name := range []string{"db", "mail", "web"} {
+		keep, at, prefer, back := rng.Float64() < 0.8, addrs[i], rng.Perm(len(owners)), rng.IntN(3)
+		if rng.Float64() < 0.6 {
+			at = i
+		}
+		if !keep && name != "web" {
+			continue
+		}
+		g := groupOf(name, fmt.Sprintf("10.77.0.%d", 100+at))
+		for _, p := range prefer[:rng.IntN(len(owners)+1)] {
+			g.Prefer = append(g.Prefer, owners[p])
+		}
+		g.Failback = spec.Failback{On: back > 0, After: time.Duration(max(0, back-1)) * time.Second}
+		out = append(out, g)
+	}
+	return out
+}
+
+// told notes a command and whether it was acknowledged.
+func (o *operator) told(what string, err error) bool {
+	if err == nil {
+		o.tally.add("operator: "+what, 1, 1)
+		_, o.done = o.ledger.position()
+		return true
+	}
+	o.tally.add("operator: "+what, 1, 0)
+	return false
+}
+
+func (o *operator) move(ctx context.Context, a *Agent, n int, to string, limit time.Duration) {
+	var names []string
+	o.view(func(s *fsm.State) { names = s.GroupNames() })
+	if len(names) == 0 {
+		return
+	}
+	group := names[n/7%len(names)]
+	res, err := a.Move(ctx, api.MoveRequest{Group: group, To: to, Wait: limit})
+	o.note("operator at %s: move %s to %s: %+v %v", a.cfg.Name, group, to, res, err)
+	if !o.told("move", err) {
+		return
+	}
+	if g, ok := o.ledger.at(group, id.Epoch(res.Epoch)); !ok || g.owner.Name != to {
+		o.fail("a move of %s to %s was acknowledged at epoch %d, which is %v", group, to, res.Epoch, g)
+	}
+}
+
+func (o *operator) standby(ctx context.Context, a *Agent, node string, on bool, limit time.Duration) {
+	before, _ := o.ledger.position()
+	was := false
+	o.view(func(s *fsm.State) { was = s.Nodes[node] != nil && s.Nodes[node].Standby })
+	_, err := a.Standby(ctx, node, on, limit)
+	o.note("operator at %s: standby %s %v: %v", a.cfg.Name, node, on, err)
+	word := map[bool]string{true: "standby", false: "online"}[on]
+	if o.told(word, err) && was != on && !o.ledger.happened(before, func(e fsm.Event) bool { return e.Kind == word && e.Node == node }) {
+		o.fail("%s %s was acknowledged, but is not in the log", word, node)
+	}
+}
+
+func (o *operator) apply(ctx context.Context, a *Agent, groups []spec.Group, limit time.Duration) {
+	res, err := a.Apply(ctx, api.ApplyRequest{Groups: groups, Wait: limit})
+	o.note("operator at %s: apply %v: %+v %v", a.cfg.Name, groups, res, err)
+	if e, ok := errors.AsType[*api.Error](err); ok && e.Code == "not-running" {
+		err = nil // applied, only not running yet
+	}
+	if o.told("apply", err) && !o.ledger.wanted(digestOf(groups)) {
+		o.fail("an apply was acknowledged, but no state ever had these groups: %v", groups)
+	}
+}
+
+func (o *operator) maintenance(ctx context.Context, a *Agent, on bool) {
+	before, _ := o.ledger.position()
+	was := false
+	o.view(func(s *fsm.State) { was = s.Maintenance })
+	err := a.Maintenance(ctx, on)
+	o.note("operator at %s: maintenance %v: %v", a.cfg.Name, on, err)
+	if o.told("maintenance", err) && was != on && !o.ledger.happened(before, func(e fsm.Event) bool { return e.Kind == "maintenance" }) {
+		o.fail("maintenance %v was acknowledged, but is not in the log", on)
+	}
+}
+
+// calm undoes what operators may have left: it asks until it is told "done".
+func (o *operator) calm(limit time.Duration) bool {
+	todo := []func(context.Context, *Agent) error{
+		func(ctx context.Context, a *Agent) error { return a.Maintenance(ctx, false) },
+	}
+	for _, n := range o.names(spec.RoleNode) {
+		todo = append(todo, func(ctx context.Context, a *Agent) error {
+			_, err := a.Standby(ctx, n, false, 0)
+			return err
+		})
+	}
+	end := time.Now().Add(limit)
+	for i := 0; len(todo) > 0 && time.Now().Before(end); i++ {
+		a, _ := o.hosts[o.nodes[i%len(o.nodes)].Name].running()
+		if a != nil {
+			ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+			err := todo[0](ctx, a)
+			cancel()
+			if err == nil {
+				todo = todo[1:]
+				continue
+			}
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return len(todo) == 0
+}

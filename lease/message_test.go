@@ -1,0 +1,133 @@
+package lease_test
+
+import (
+	"bytes"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"hanode/internal/id"
+	"hanode/lease"
+)
+
+type message interface{ Append([]byte) []byte }
+
+// parsers by kind, with one message of each.
+var kinds = []struct {
+	kind  lease.Kind
+	full  message
+	parse func([]byte) (message, error)
+}{
+	{lease.KindBeat, lease.Beat{
+		Ref: ref("primary", 3), Seq: 1 << 40, Version: 7, Unleased: time.Second, Left: 215 * time.Microsecond, Applied: 6, Ready: true,
+		Silent: []id.NodeRef{ref("a", 1), ref("b", 2)}, Tokens: []id.Claim{claim("web", ref("primary", 3), 9)},
+	}, func(b []byte) (message, error) { return lease.ParseBeat(b) }},
+	{lease.KindAnswer, lease.Reply{Ref: ref("primary", 3), Seq: 12, Answer: lease.Behind, Version: 4, Voters: []string{"a", "b", "c"}},
+		func(b []byte) (message, error) { return lease.ParseReply(b) }},
+	{lease.KindRevoke, lease.Revoke{Ref: ref("primary", 3), Bound: 250 * time.Millisecond, Tell: "secondary"},
+		func(b []byte) (message, error) { return lease.ParseRevoke(b) }},
+	{lease.KindExpired, lease.Expired{Ref: ref("primary", 3)}, func(b []byte) (message, error) { return lease.ParseExpired(b) }},
+	{lease.KindToken, lease.Token{Claim: claim("web", ref("primary", 3), 9), Ago: 800 * time.Microsecond},
+		func(b []byte) (message, error) { return lease.ParseToken(b) }},
+}
+
+func TestMessagesRoundTrip(t *testing.T) {
+	for _, k := range kinds {
+		b := k.full.Append([]byte("prefix"))
+		if !bytes.HasPrefix(b, []byte("prefix")) || lease.Kind(b[6]) != k.kind {
+			t.Fatalf("%T: encoded as %x", k.full, b)
+		}
+		got, err := k.parse(b[6:])
+		if err != nil {
+			t.Fatalf("%T: %v", k.full, err)
+		}
+		if diff := cmp.Diff(k.full, got); diff != "" {
+			t.Errorf("%T: %s", k.full, diff)
+		}
+	}
+}
+
+func TestMalformedMessages(t *testing.T) {
+	for _, k := range kinds {
+		whole := k.full.Append(nil)
+		for n := range len(whole) {
+			if _, err := k.parse(whole[:n]); !errors.Is(err, lease.ErrMalformed) {
+				t.Errorf("%T cut to %d of %d bytes: %v", k.full, n, len(whole), err)
+			}
+		}
+		if _, err := k.parse(append(bytes.Clone(whole), 0)); !errors.Is(err, lease.ErrMalformed) {
+			t.Errorf("%T with a byte too many: %v", k.full, err)
+		}
+		other := bytes.Clone(whole)
+		other[0] = 99
+		if _, err := k.parse(other); !errors.Is(err, lease.ErrMalformed) {
+			t.Errorf("%T as another kind: %v", k.full, err)
+		}
+	}
+	for _, a := range []lease.Answer{0, lease.NotReady + 1, 255} {
+		if _, err := lease.ParseReply(lease.Reply{Ref: ref("a", 1), Answer: a}.Append(nil)); !errors.Is(err, lease.ErrMalformed) {
+			t.Errorf("answer %d was taken: %v", a, err)
+		}
+	}
+	if _, err := lease.ParseRevoke(lease.Revoke{Ref: ref("a", 1), Bound: 1 << 62}.Append(nil)); !errors.Is(err, lease.ErrMalformed) {
+		t.Errorf("a bound of 146 years was taken: %v", err)
+	}
+	if _, err := lease.ParseExpired(lease.Expired{Ref: ref(strings.Repeat("x", 256), 1)}.Append(nil)); !errors.Is(err, lease.ErrMalformed) {
+		t.Errorf("a name of 256 bytes was taken: %v", err)
+	}
+}
+
+// A busy cluster with the longest host names must not outgrow a datagram.
+func TestBeatFitsADatagram(t *testing.T) {
+	long := func(s string) string { return s + strings.Repeat("x", 62) }
+	b := lease.Beat{Ref: ref(long("n"), 1<<20), Seq: 1 << 40, Version: 1 << 20, Unleased: time.Hour, Left: time.Hour, Applied: 1 << 20}
+	for range 100 {
+		b.Silent = append(b.Silent, ref(long("s"), 1<<20))
+		b.Tokens = append(b.Tokens, claim(long("g"), b.Ref, 1<<20))
+	}
+	data := b.Append(nil)
+	if len(data) > lease.MaxMessage {
+		t.Errorf("a beat of %d bytes", len(data))
+	}
+	got, err := lease.ParseBeat(data)
+	if err != nil || len(got.Silent) == 0 || len(got.Tokens) == 0 {
+		t.Errorf("%d silent, %d tokens, %v", len(got.Silent), len(got.Tokens), err)
+	}
+}
+
+func fuzz(f *testing.F, kind lease.Kind) {
+	for _, k := range kinds {
+		f.Add(k.full.Append(nil))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		for _, k := range kinds {
+			if k.kind != kind {
+				continue
+			}
+			m, err := k.parse(b)
+			if err != nil {
+				if !errors.Is(err, lease.ErrMalformed) {
+					t.Fatalf("%x: %v", b, err)
+				}
+				return
+			}
+			once := m.Append(nil)
+			again, err := k.parse(once)
+			if err != nil {
+				t.Fatalf("%x: parsed, and its encoding %x does not: %v", b, once, err)
+			}
+			if twice := again.Append(nil); !bytes.Equal(once, twice) {
+				t.Fatalf("%x: encoded as %x, then as %x", b, once, twice)
+			}
+		}
+	})
+}
+
+func FuzzParseBeat(f *testing.F)    { fuzz(f, lease.KindBeat) }
+func FuzzParseReply(f *testing.F)   { fuzz(f, lease.KindAnswer) }
+func FuzzParseRevoke(f *testing.F)  { fuzz(f, lease.KindRevoke) }
+func FuzzParseExpired(f *testing.F) { fuzz(f, lease.KindExpired) }
+func FuzzParseToken(f *testing.F)   { fuzz(f, lease.KindToken) }
