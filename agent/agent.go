@@ -91,11 +91,15 @@ type Agent struct {
 	removed  chan struct{}
 	once     sync.Once
 
-	fatal   chan error
-	crash   chan struct{}   // closed by tests: stop as kill -9 does, handing over and cleaning up nothing
-	ctx     context.Context // ends the loops
-	wg      sync.WaitGroup  // the loops
-	servers sync.WaitGroup  // end when their listeners close
+	fatal chan error
+	crash chan struct{}   // closed by tests: stop as kill -9 does, handing over and cleaning up nothing
+	ctx   context.Context // ends the loops
+	loops struct {
+		sync.Mutex
+		ended bool
+		wg    sync.WaitGroup
+	}
+	servers sync.WaitGroup // end when their listeners close
 }
 
 type tokenAt struct {
@@ -172,8 +176,8 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		err = errors.Join(err, undo.run(a.log), a.setAsideIfLeft())
 	}()
 	// loops end before the parts they use.
-	loops, endLoops := context.WithCancel(context.WithoutCancel(ctx))
-	defer endLoops()
+	loops, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
 	a.ctx = loops
 	if err := a.bootHost(&undo); err != nil {
 		return err
@@ -186,7 +190,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		return err
 	}
 	undo.add("raft", a.stopRaft)
-	undo.add("loops", func() error { endLoops(); a.wg.Wait(); return nil })
+	undo.add("loops", func() error { a.endLoops(cancel); return nil })
 	if sock != nil {
 		a.goLoop(func(ctx context.Context) { a.serve(sock.Serve(ctx, a, a.log)) })
 	}
@@ -197,6 +201,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	a.goLoop(a.voterLoop)
 	a.goLoop(a.groupsLoop)
 	a.goLoop(a.joinLoop)
+	a.goLoop(a.probeOwn)
 	if a.opts.Ready != nil {
 		a.opts.Ready()
 	}
@@ -257,8 +262,21 @@ func (a *Agent) die(err error) {
 	}
 }
 
+// goLoop runs fn until the loops end; after that it runs nothing any more.
 func (a *Agent) goLoop(fn func(context.Context)) {
-	a.wg.Go(func() { fn(a.ctx) })
+	a.loops.Lock()
+	defer a.loops.Unlock()
+	if !a.loops.ended {
+		a.loops.wg.Go(func() { fn(a.ctx) })
+	}
+}
+
+func (a *Agent) endLoops(cancel func()) {
+	cancel()
+	a.loops.Lock()
+	a.loops.ended = true
+	a.loops.Unlock()
+	a.loops.wg.Wait()
 }
 
 // bootHost is R8 up to the registration: be alone, close the guard, take away

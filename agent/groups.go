@@ -140,8 +140,22 @@ func (a *Agent) groupsLoop(ctx context.Context) {
 		case <-a.changed:
 		case <-tick.C:
 			a.sendOwed()
+			a.forgetTokens()
 		}
 	}
+}
+
+// forgetTokens drops tokens of claims that were settled long ago.
+func (a *Agent) forgetTokens() {
+	epochs := map[string]id.Epoch{}
+	a.machine.View(func(s *fsm.State) {
+		for name, g := range s.Groups {
+			epochs[name] = g.Epoch
+		}
+	})
+	a.hold.Lock()
+	defer a.hold.Unlock()
+	maps.DeleteFunc(a.hold.tokens, func(c id.Claim, _ tokenAt) bool { return c.Epoch+16 < epochs[c.Group] })
 }
 
 // run is the worker's loop: look, decide, act, look again.
@@ -451,8 +465,8 @@ func (w *worker) stop() bool {
 			w.problem = err.Error()
 			w.mu.Unlock()
 			a.problems.set("stop-failed", fmt.Sprintf("%s: %v", w.name, err))
-			if exclusive {
-				a.log.Error("an exclusive group does not stop; it is not released", "group", w.name, "err", err)
+			if exclusive || errors.Is(err, errNotClosed) {
+				a.log.Error("the group does not let go; it is not released", "group", w.name, "err", err)
 				return false
 			}
 			a.log.Error("a service does not stop; its address is released all the same", "group", w.name, "err", err)
@@ -548,6 +562,10 @@ func (a *Agent) prepare(all []spec.Resource) {
 // addresses carries ip resources to the kernel.
 type addresses struct{ a *Agent }
 
+// errNotClosed means that an address may still answer: its group must not be
+// released, whatever else was stopped.
+var errNotClosed = errors.New("the address could not be silenced")
+
 // errLost means that the right to hold went away on the way to the kernel.
 var errLost = errors.New("the right to hold this group went away")
 
@@ -599,7 +617,12 @@ func (x addresses) Down(_ context.Context, r spec.Resource, env resource.Env) er
 		w.mu.Unlock()
 	}
 	a.kernel.Silence(ad)
-	return errors.Join(err, a.kernel.Del(ad))
+	if del := a.kernel.Del(ad); del != nil && err != nil {
+		return fmt.Errorf("%w: %w", errNotClosed, errors.Join(err, del))
+	} else if del != nil {
+		a.log.Warn("a silenced address could not be taken off", "addr", ad.Addr, "err", del)
+	}
+	return nil
 }
 
 func (x addresses) Check(_ context.Context, r spec.Resource) error {

@@ -1,12 +1,14 @@
 package agent
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"strings"
 	"syscall"
@@ -32,6 +34,9 @@ type Host struct {
 	Claim func(cluster string) (release func() error, err error)
 	// Kernel opens the guard with every VIP closed.
 	Kernel func(dataDir string, problem func(code, text string)) (vip.Kernel, error)
+	// Probe asks whether another host on the link uses addr and returns its MAC; ""
+	// = none does. nil = there is nothing to ask.
+	Probe func(ctx context.Context, link string, addr netip.Addr) (mac string, err error)
 	// Stores opens raft's disk; hung is called when it hangs.
 	Stores func(dir string, hung func(error)) (cluster.Stores, error)
 }
@@ -55,6 +60,10 @@ func RealHost(cfg *config.Node, log *slog.Logger) (*Host, error) {
 		Network: network, Clock: clk, ID: hostID, Claim: claim,
 		Kernel: func(dir string, problem func(code, text string)) (vip.Kernel, error) {
 			return vip.Open(vip.Options{Dir: dir, Log: log, Clock: clk, OnProblem: problem})
+		},
+		Probe: func(ctx context.Context, link string, addr netip.Addr) (string, error) {
+			mac, err := vip.Probe(ctx, link, addr)
+			return mac.String(), err
 		},
 		Stores: func(dir string, hung func(error)) (cluster.Stores, error) {
 			return cluster.OpenStores(dir, diskLimit, hung, log)

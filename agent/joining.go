@@ -325,6 +325,26 @@ func (a *Agent) alone(ctx context.Context) error {
 	return ctx.Err()
 }
 
+// probeOwn stops the agent if another host uses one of this host's link addresses:
+// beats and votes would go to whichever of the two answered last.
+func (a *Agent) probeOwn(ctx context.Context) {
+	if a.host.Probe == nil {
+		return
+	}
+	for _, l := range a.host.Network.Links() {
+		if !l.Addr.IsValid() {
+			continue
+		}
+		mac, err := a.host.Probe(ctx, l.Name, l.Addr)
+		switch {
+		case err != nil:
+			a.log.Warn("cannot ask whether another host uses our address", "dev", l.Name, "addr", l.Addr, "err", err)
+		case mac != "":
+			a.die(fmt.Errorf("another host, %s, uses this node's address %s on %s; give one of them another address", mac, l.Addr, l.Name))
+		}
+	}
+}
+
 // hostID is data_dir, boot and network namespace: a newer registration from the
 // same one is a proof that the older is over (R8).
 func (a *Agent) hostID() string {

@@ -185,11 +185,6 @@ func (a *Agent) inputs() failover.Inputs {
 	}
 	a.hold.Lock()
 	for c := range a.hold.tokens {
-		g := in.State.Groups[c.Group]
-		if g == nil || c.Epoch+16 < g.Epoch {
-			delete(a.hold.tokens, c) // long settled
-			continue
-		}
 		in.Tokens[c] = true
 	}
 	a.hold.Unlock()

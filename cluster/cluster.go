@@ -235,8 +235,7 @@ func (n *Node) lead(ctx context.Context, fn func(context.Context)) (stop func())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		if err := n.raft.Barrier(barrierTimeout).Error(); err != nil {
-			n.cfg.Log.Warn("leader could not pass its barrier", "err", err)
+		if !n.barrier(ctx) {
 			return
 		}
 		n.cfg.Log.Info("became leader", "term", n.raft.CurrentTerm())
@@ -245,14 +244,39 @@ func (n *Node) lead(ctx context.Context, fn func(context.Context)) (stop func())
 	return func() { cancel(); <-done }
 }
 
+// barrier waits until all that was committed before is applied; false: leadership
+// went away first. A queue that is full for a while must not leave the cluster with
+// a leader that does not lead, so it tries again.
+func (n *Node) barrier(ctx context.Context) bool {
+	for ctx.Err() == nil {
+		err := n.raft.Barrier(barrierTimeout).Error()
+		if err == nil {
+			return ctx.Err() == nil
+		}
+		n.cfg.Log.Warn("leader could not pass its barrier", "err", err)
+		if !errors.Is(err, raft.ErrEnqueueTimeout) {
+			return false
+		}
+	}
+	return false
+}
+
 // Position is how far this node's log reaches; it ranks candidates.
 type Position struct{ LastTerm, LastIndex uint64 }
 
 // Position returns it.
 func (n *Node) Position() Position {
-	var term uint64
-	_, _ = fmt.Sscan(n.raft.Stats()["last_log_term"], &term)
-	return Position{LastTerm: term, LastIndex: n.raft.LastIndex()}
+	stats := n.raft.Stats()
+	read := func(key string) (v uint64) {
+		_, _ = fmt.Sscan(stats[key], &v)
+		return v
+	}
+	log := Position{LastTerm: read("last_log_term"), LastIndex: read("last_log_index")}
+	snap := Position{LastTerm: read("last_snapshot_term"), LastIndex: read("last_snapshot_index")}
+	if snap.LastIndex > log.LastIndex {
+		return snap // the log begins after it, or is empty
+	}
+	return log
 }
 
 // Stand makes this node a candidate now, with the voters' leave to leave a leader

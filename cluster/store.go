@@ -31,10 +31,18 @@ const wayOut = "nothing was changed; either restore the data directory from a ba
 // (hashicorp/raft #503), so the process must end; 0 = no limit.
 func OpenStores(dir string, limit time.Duration, hung func(error), log *slog.Logger) (Stores, error) {
 	path := filepath.Join(dir, "raft.db")
-	if err := checkBolt(path); err != nil {
+	found, err := checkBolt(path)
+	if err != nil {
 		return Stores{}, err
 	}
-	if err := checkSnapshots(filepath.Join(dir, "snapshots")); err != nil {
+	if err := checkSnapshots(filepath.Join(dir, "snapshots"), log); err != nil {
+		return Stores{}, err
+	}
+	snaps, err := raft.NewFileSnapshotStoreWithLogger(dir, 2, logbridge.HCLog(log, "raft"))
+	if err != nil {
+		return Stores{}, fmt.Errorf("open snapshots in %s: %w", dir, err)
+	}
+	if err := checkJoint(path, found, snaps); err != nil {
 		return Stores{}, err
 	}
 	db, err := raftboltdb.New(raftboltdb.Options{
@@ -44,13 +52,6 @@ func OpenStores(dir string, limit time.Duration, hung func(error), log *slog.Log
 	if err != nil {
 		return Stores{}, fmt.Errorf("open %s: %w", path, err)
 	}
-	snaps, err := raft.NewFileSnapshotStoreWithLogger(dir, 2, logbridge.HCLog(log, "raft"))
-	if err != nil {
-		return Stores{}, errors.Join(fmt.Errorf("open snapshots in %s: %w", dir, err), db.Close())
-	}
-	if err := checkJoint(path, db, snaps); err != nil {
-		return Stores{}, errors.Join(err, db.Close())
-	}
 	fs := failStop{store: db, stable: db, limit: limit, hung: hung}
 	cache, err := raft.NewLogCache(512, fs)
 	if err != nil {
@@ -59,48 +60,100 @@ func OpenStores(dir string, limit time.Duration, hung func(error), log *slog.Log
 	return Stores{Log: cache, Stable: fs, Snapshots: snaps, Close: db.Close}, nil
 }
 
-// checkBolt walks every page of the file. A truncated file makes reads of the
-// memory map fault; that becomes an error here and not a crash later.
-func checkBolt(path string) (err error) {
+// checkBolt checks every page of the file and reads what raft keeps in it; zero if
+// raft never wrote to it.
+func checkBolt(path string) (k kept, err error) {
 	if st, statErr := os.Stat(path); errors.Is(statErr, os.ErrNotExist) {
-		return nil
+		return k, nil
 	} else if statErr != nil {
-		return statErr
+		return k, statErr
 	} else if st.Size() == 0 {
-		return fmt.Errorf("%s is empty: %w: %s", path, ErrCorrupt, wayOut)
+		return k, fmt.Errorf("%s is empty: %w: %s", path, ErrCorrupt, wayOut)
 	}
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		if r := recover(); r != nil {
-			err = fmt.Errorf("%s: %w (%v): %s", path, ErrCorrupt, r, wayOut)
-		}
-	}()
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, Timeout: time.Second})
+	defer guard(path, &err)()
+	opts := &bbolt.Options{ReadOnly: true, Timeout: time.Second} // read only: a refusal changes no byte
+	db, err := bbolt.Open(path, 0o600, opts)
 	if errors.Is(err, bbolt.ErrTimeout) {
-		return fmt.Errorf("%s is in use by another agent: %w", path, err)
+		return k, fmt.Errorf("%s is in use by another agent: %w", path, err)
 	}
 	if err != nil {
-		return fmt.Errorf("%s: %w (%v): %s", path, ErrCorrupt, err, wayOut)
+		return k, fmt.Errorf("%s: %w (%v): %s", path, ErrCorrupt, err, wayOut)
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	return db.View(func(tx *bbolt.Tx) error {
-		return tx.ForEach(func(_ []byte, b *bbolt.Bucket) error {
-			return b.ForEach(func(k, v []byte) error {
-				sum := 0
-				for _, x := range [][]byte{k, v} {
-					for _, c := range x {
-						sum += int(c)
-					}
-				}
-				_ = sum // the read is the point
-				return nil
-			})
-		})
-	})
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return k, err
+	}
+	if err := checkBoltFile(b); err != nil {
+		return k, fmt.Errorf("%s: %w (%v): %s", path, ErrCorrupt, err, wayOut)
+	}
+	fresh := false
+	if err := db.View(func(tx *bbolt.Tx) error {
+		name, _ := tx.Cursor().First()
+		fresh = name == nil // made, but ended before its first entry
+		return nil
+	}); err != nil || fresh {
+		return k, err
+	}
+	store, err := raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: opts})
+	if err != nil {
+		return k, fmt.Errorf("%s: %w (%v): %s", path, ErrCorrupt, err, wayOut)
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	return readKept(path, store)
+}
+
+// guard turns a panic of bbolt, or a fault of its memory map (the file was cut
+// short meanwhile), into ErrCorrupt.
+func guard(path string, err *error) func() {
+	old := debug.SetPanicOnFault(true)
+	return func() {
+		debug.SetPanicOnFault(old)
+		if r := recover(); r != nil {
+			*err = fmt.Errorf("%s: %w (%v): %s", path, ErrCorrupt, r, wayOut)
+		}
+	}
+}
+
+// kept is what raft.db holds, in short.
+type kept struct {
+	first, last uint64 // entries; 0 = none
+	// whole: every entry from here to last is there and can be read. An older gap is
+	// no damage: raft leaves one when it installs a leader's snapshot.
+	whole uint64
+	gap   error  // what ends whole; nil = nothing, all are there
+	term  uint64 // newest term that this node knows
+}
+
+func readKept(path string, db *raftboltdb.BoltStore) (k kept, err error) {
+	bad := func(err error) error { return fmt.Errorf("%s: %w (%v): %s", path, ErrCorrupt, err, wayOut) }
+	if k.first, err = db.FirstIndex(); err != nil {
+		return k, bad(err)
+	}
+	if k.last, err = db.LastIndex(); err != nil {
+		return k, bad(err)
+	}
+	if k.term, err = db.GetUint64([]byte("CurrentTerm")); err != nil && !errors.Is(err, raftboltdb.ErrKeyNotFound) {
+		return k, bad(err)
+	}
+	k.whole = k.last + 1
+	for i := k.last; i >= k.first && i > 0; i-- {
+		var l raft.Log
+		if err := db.GetLog(i, &l); err != nil {
+			k.gap = fmt.Errorf("entry %d: %v", i, err)
+			break
+		}
+		if l.Index != i || l.Term > k.term {
+			k.gap = fmt.Errorf("entry %d calls itself %d of term %d, in term %d", i, l.Index, l.Term, k.term)
+			break
+		}
+		k.whole = i
+	}
+	return k, nil
 }
 
 // checkSnapshots refuses a snapshot directory that raft would silently skip.
-func checkSnapshots(dir string) error {
+func checkSnapshots(dir string, log *slog.Logger) error {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
@@ -108,7 +161,7 @@ func checkSnapshots(dir string) error {
 	if err != nil {
 		return err
 	}
-	store, err := raft.NewFileSnapshotStoreWithLogger(filepath.Dir(dir), 2, nil)
+	store, err := raft.NewFileSnapshotStoreWithLogger(filepath.Dir(dir), 2, logbridge.HCLog(log, "raft"))
 	if err != nil {
 		return err
 	}
@@ -116,25 +169,24 @@ func checkSnapshots(dir string) error {
 		if strings.HasSuffix(e.Name(), ".tmp") || !e.IsDir() {
 			continue // an unfinished one; raft never counted on it
 		}
-		_, r, err := store.Open(e.Name())
+		meta, r, err := store.Open(e.Name())
+		if err == nil {
+			err = r.Close()
+		}
+		if err == nil && !strings.HasPrefix(e.Name(), fmt.Sprintf("%d-%d-", meta.Term, meta.Index)) {
+			err = fmt.Errorf("meta.json says term %d, entry %d", meta.Term, meta.Index)
+		}
 		if err != nil {
 			return fmt.Errorf("snapshot %s: %w (%v): %s", filepath.Join(dir, e.Name()), ErrCorrupt, err, wayOut)
 		}
-		_ = r.Close()
 	}
 	return nil
 }
 
-// checkJoint refuses a log that does not reach back to the newest snapshot.
-func checkJoint(path string, db *raftboltdb.BoltStore, snaps raft.SnapshotStore) error {
-	first, err := db.FirstIndex()
-	if err != nil {
-		return fmt.Errorf("%s: %w (%v): %s", path, ErrCorrupt, err, wayOut)
-	}
-	last, err := db.LastIndex()
-	if err != nil {
-		return fmt.Errorf("%s: %w (%v): %s", path, ErrCorrupt, err, wayOut)
-	}
+// checkJoint refuses a log that does not reach back to the newest snapshot, and a
+// snapshot without the votes that came with it: a node that forgot its vote could
+// vote twice.
+func checkJoint(path string, k kept, snaps raft.SnapshotStore) error {
 	list, err := snaps.List()
 	if err != nil {
 		return err
@@ -142,15 +194,16 @@ func checkJoint(path string, db *raftboltdb.BoltStore, snaps raft.SnapshotStore)
 	var snap uint64
 	if len(list) > 0 {
 		snap = list[0].Index
-	}
-	if first > snap+1 {
-		return fmt.Errorf("%s begins at entry %d but the newest snapshot ends at %d: %w: %s", path, first, snap, ErrCorrupt, wayOut)
-	}
-	for i := first; i > 0 && i <= last; i++ {
-		var l raft.Log
-		if err := db.GetLog(i, &l); err != nil {
-			return fmt.Errorf("%s: entry %d: %w (%v): %s", path, i, ErrCorrupt, err, wayOut)
+		if k.term < list[0].Term {
+			return fmt.Errorf("%s is missing or lost its votes: it is in term %d but the newest snapshot in term %d: %w: %s",
+				path, k.term, list[0].Term, ErrCorrupt, wayOut)
 		}
+	}
+	switch {
+	case k.first > snap+1:
+		return fmt.Errorf("%s begins at entry %d but the newest snapshot ends at %d: %w: %s", path, k.first, snap, ErrCorrupt, wayOut)
+	case k.gap != nil && k.whole > snap+1:
+		return fmt.Errorf("%s: %w (%v): %s", path, ErrCorrupt, k.gap, wayOut)
 	}
 	return nil
 }

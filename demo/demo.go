@@ -113,12 +113,23 @@ func present(opts Options, scr *screen, results []result, ok bool, took time.Dur
 	scr.line("")
 	scr.block(table(results))
 	scr.line("")
+	if stalled := stalls(results); stalled > busy {
+		scr.line("This machine is busy: for up to %s even the client did not get to ask. The figures would be lower elsewhere.", short(stalled))
+	}
 	if ok {
 		scr.line("Every promise was kept. %.0f s.", took.Seconds())
 	} else {
 		scr.line("A PROMISE WAS BROKEN. %.0f s.", took.Seconds())
 	}
 	return nil
+}
+
+// stalls is the longest pause that the client made.
+func stalls(results []result) (longest time.Duration) {
+	for _, r := range results {
+		longest = max(longest, r.stalled)
+	}
+	return longest
 }
 
 // jsonReport is the contract's form of the result.

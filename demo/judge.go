@@ -22,8 +22,9 @@ type result struct {
 	address, page time.Duration // longest time without an answer
 	holders       int           // most at one instant
 	ok            bool
-	seen          string // in few words; "" if it went wrong
-	text          string // what was seen, or what went wrong, in a sentence
+	stalled       time.Duration // longest time in which the client itself could not ask
+	seen          string        // in few words; "" if it went wrong
+	text          string        // what was seen, or what went wrong, in a sentence
 }
 
 // sentence is the result for a line of its own.
@@ -38,12 +39,17 @@ func (r result) sentence() string {
 	return s
 }
 
+// busy is the pause of the client from which on the machine counts as too busy to
+// take measurements on: a beat or two of every agent is lost then, too.
+const busy = 50 * time.Millisecond
+
 // judge says what is to be thought of a step. It is pure.
 func (s step) judge(o observed, notes []string) result {
 	r := result{
 		name: s.name, measured: true,
 		address: o.address.LongestSilence, page: o.page.LongestSilence,
 		holders: max(o.address.HoldersMax, o.page.HoldersMax),
+		stalled: o.address.LongestPause,
 	}
 	bad := append(s.faults("the address", o.address, s.silent), s.faults("the page", o.page, s.silent+pageTime)...)
 	if len(bad) > 0 {

@@ -35,10 +35,11 @@ func Compare(before, after *fsm.State, moves map[string]string) []Change {
 
 func compare(name string, old, now *fsm.Group, to string) Change {
 	had := old != nil && !old.Deleted
+	runs := had && !old.Owner.Zero() && !old.OwnerReleased
 	c := Change{Group: name}
 	switch {
 	case now == nil || now.Deleted:
-		c.Action, c.Stops = "remove", !old.Owner.Zero()
+		c.Action, c.Stops = "remove", runs
 		c.Text = name + " is removed"
 		if c.Stops {
 			c.Text = fmt.Sprintf("%s is stopped on %s and removed", name, old.Owner.Name)
@@ -51,19 +52,29 @@ func compare(name string, old, now *fsm.Group, to string) Change {
 		}
 		return c
 	case old.Epoch != now.Epoch:
-		c.Action, c.Stops = "change", !old.Owner.Zero()
-		c.Text = fmt.Sprintf("%s changes and is started anew on %s", name, now.Owner.Name)
+		c.Action, c.Stops, c.Text = "change", runs, name+" changes"
+		if runs && to == "" {
+			c.Text = fmt.Sprintf("%s changes and is started anew on %s", name, now.Owner.Name)
+		}
 	case old.Revision != now.Revision:
 		c.Action, c.Text = "change", name+" changes without a restart"
 	default:
 		c.Action, c.Text = "keep", name+" stays as it is"
 	}
-	if to != "" && to != old.Owner.Name {
+	switch {
+	case to == "":
+		return c
+	case !runs:
+		c.Text += "; it starts on " + to
+	case to == old.Owner.Name:
+		c.Stops = true
+		c.Text += "; it is started anew on " + to
+	default:
 		c.Moves, c.Stops = true, true
 		c.Text += fmt.Sprintf("; it moves from %s to %s", old.Owner.Name, to)
-		if c.Action == "keep" {
-			c.Action = "change"
-		}
+	}
+	if c.Action == "keep" {
+		c.Action = "change"
 	}
 	return c
 }

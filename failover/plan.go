@@ -168,12 +168,13 @@ func (p *planner) releases() {
 	for _, name := range slices.Sorted(maps.Keys(p.in.State.Groups)) {
 		g := p.in.State.Groups[name]
 		for _, w := range g.Waits {
-			if p.in.Tokens[w.Claim] {
+			// Two groups may wait for one claim: an address moved between them.
+			if p.in.Tokens[w.Claim] && !slices.Contains(claims, w.Claim) {
 				claims = append(claims, w.Claim)
 			}
 		}
 		own := id.Claim{Group: name, Node: g.Owner, Epoch: g.Epoch}
-		if !g.Owner.Zero() && !g.OwnerReleased && p.in.Tokens[own] {
+		if !g.Owner.Zero() && !g.OwnerReleased && p.in.Tokens[own] && !slices.Contains(claims, own) {
 			claims = append(claims, own)
 		}
 	}
@@ -344,6 +345,10 @@ func Explain(in Inputs, group string) (Explanation, error) {
 	for _, c := range Candidates(without, g, Load(in.State)) {
 		if c.Eligible {
 			e.IfOwnerDies = fmt.Sprintf("%s takes over %v after its last beat (%s)", c.Node, in.State.Timing.Deadtime, c.Because)
+			if g.Spec.Exclusive {
+				e.IfOwnerDies = fmt.Sprintf("%s gets it (%s), but the group is exclusive: it starts there only once %s is known to be off",
+					c.Node, c.Because, g.Owner.Name)
+			}
 			return e, nil
 		}
 	}

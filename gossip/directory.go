@@ -76,9 +76,14 @@ func (d *directory) learn(name string, addrs []netip.Addr) {
 // forget drops a node that left.
 func (d *directory) forget(name string) {
 	d.mu.Lock()
-	defer d.mu.Unlock()
+	_, known := d.peers[name]
 	delete(d.peers, name)
 	delete(d.heard, name)
+	all := maps.Clone(d.peers)
+	d.mu.Unlock()
+	if known && d.cfg.Save != nil {
+		d.cfg.Save(all)
+	}
 }
 
 func (d *directory) names() []string {

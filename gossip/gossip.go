@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -70,6 +71,9 @@ type Gossip struct {
 // memberlist never redials after a long partition (hashicorp/memberlist #222).
 const rejoinEvery = 3 * time.Second
 
+// dialTimeout bounds one such dial, and memberlist's own.
+const dialTimeout = 4 * time.Second
+
 // meta is what every node says about itself through memberlist.
 type meta struct {
 	V     int          `json:"v"`
@@ -97,6 +101,10 @@ func Start(cfg Config) (*Gossip, error) {
 	mc.BindPort, mc.AdvertisePort = cfg.Port, cfg.Port
 	mc.Keyring = keyring
 	mc.EnableCompression = false
+	mc.TCPTimeout = dialTimeout
+	// A node that comes back with another first address is the same node: its name
+	// is what counts, and the key says who may use it.
+	mc.DeadNodeReclaimTime = time.Second
 	mc.Delegate = delegate{g}
 	mc.Events = events{g}
 	mc.Logger = logbridge.Std(cfg.Log, "memberlist")
@@ -116,6 +124,7 @@ func Start(cfg Config) (*Gossip, error) {
 // sockets close. No handler runs after it returns.
 func (g *Gossip) Stop(timeout time.Duration) error {
 	close(g.stop)
+	g.trans.hangUp() // a dial to a dead node would hold us for seconds
 	g.wg.Wait()
 	var err error
 	if timeout > 0 {
@@ -130,10 +139,12 @@ func (g *Gossip) Stop(timeout time.Duration) error {
 // node itself it goes through a queue, so that Handle never runs inside Send.
 func (g *Gossip) Send(payload []byte, to ...string) { g.trans.send(payload, to) }
 
-// rejoin dials members that memberlist does not see, for ever.
+// rejoin dials members that memberlist does not see, for ever, and tells those it
+// sees when an address of ours changed.
 func (g *Gossip) rejoin() {
 	tick := time.NewTicker(rejoinEvery)
 	defer tick.Stop()
+	own := g.cfg.Network.Links()
 	g.joinMissing()
 	for {
 		select {
@@ -141,6 +152,9 @@ func (g *Gossip) rejoin() {
 			return
 		case <-tick.C:
 			g.joinMissing()
+			if now := g.cfg.Network.Links(); !slices.Equal(own, now) && g.ml.UpdateNode(0) == nil {
+				own = now // a link got another address: everybody was told
+			}
 		}
 	}
 }
@@ -150,21 +164,24 @@ func (g *Gossip) joinMissing() {
 	for _, m := range g.ml.Members() {
 		seen[m.Name] = true
 	}
+	var dials sync.WaitGroup // one dead member must not keep us from the others
 	for _, name := range g.dir.names() {
 		if seen[name] || name == g.cfg.Name {
 			continue
 		}
-		for _, a := range g.dir.addrs(name) {
-			if !a.IsValid() {
-				continue
-			}
-			_, err := g.ml.Join([]string{name + "/" + netip.AddrPortFrom(a, uint16(g.cfg.Port)).String()})
-			if err == nil {
-				break
-			}
-			g.cfg.Log.Debug("gossip cannot reach a member yet", "node", name, "addr", a, "err", err)
+		i := slices.IndexFunc(g.dir.addrs(name), netip.Addr.IsValid)
+		if i < 0 {
+			continue
 		}
+		// The name decides: the transport tries every link, whatever the address says.
+		to := name + "/" + netip.AddrPortFrom(g.dir.addrs(name)[i], uint16(g.cfg.Port)).String()
+		dials.Go(func() {
+			if _, err := g.ml.Join([]string{to}); err != nil {
+				g.cfg.Log.Debug("gossip cannot reach a member yet", "node", name, "err", err)
+			}
+		})
 	}
+	dials.Wait()
 }
 
 // Seen lists the nodes that gossip holds for alive, this one included.

@@ -42,6 +42,8 @@ type transport struct {
 	streams chan net.Conn
 	loop    chan []byte // to this node itself
 
+	dialing context.Context // ends with hangUp
+	hangUp  context.CancelFunc
 	done    chan struct{}
 	once    sync.Once
 	wg      sync.WaitGroup
@@ -64,6 +66,7 @@ func newTransport(cfg Config, dir *directory) (*transport, error) {
 		packets: make(chan *memberlist.Packet, 256), streams: make(chan net.Conn),
 		loop: make(chan []byte, 256), done: make(chan struct{}),
 	}
+	t.dialing, t.hangUp = context.WithCancel(context.Background())
 	sum := sha256.Sum256([]byte("hanode cluster " + cfg.Cluster))
 	t.head[0] = laneByte
 	copy(t.head[1:], sum[:laneHeader-1])
@@ -96,6 +99,7 @@ func (t *transport) start() {
 
 func (t *transport) close() {
 	t.once.Do(func() {
+		t.hangUp()
 		close(t.done)
 		for _, s := range t.socks {
 			_ = s.Close()
@@ -308,7 +312,7 @@ func (t *transport) DialTimeout(addr string, timeout time.Duration) (net.Conn, e
 }
 
 func (t *transport) DialAddressTimeout(to memberlist.Address, timeout time.Duration) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	ctx, cancel := context.WithTimeout(t.dialing, timeout)
 	defer cancel()
 	if to.Name != "" && len(t.dir.order(to.Name)) > 0 {
 		return t.dir.dial(ctx, to.Name, t.cfg.Port)

@@ -143,6 +143,11 @@ type Expiry struct {
 func (g *Grantor) Due(now clock.Instant) []Expiry {
 	var out []Expiry
 	for ref, r := range g.revoked {
+		if r.told && g.regs[ref.Name].Inc > ref.Inc+16 {
+			delete(g.revoked, ref) // so long superseded that Inc alone refuses it
+			delete(g.last, ref)
+			continue
+		}
 		if !r.told && g.remaining(ref, r.bound, now) <= 0 {
 			r.told = true
 			out = append(out, Expiry{ref, slices.Clone(r.tell)})

@@ -203,9 +203,6 @@ func (s *sim) beat(a *simAgent) {
 	}
 	data := m.Append(nil)
 	_, names := a.holder.Voters()
-	if s.bug == bugBeatAll {
-		names = []string{"v0", "v1", "v2", "v3", "v4"}
-	}
 	for _, name := range names {
 		v := s.voters[voterIndex(name)]
 		if s.cutTo[a.host.index][v.index] {

@@ -16,13 +16,10 @@ const (
 	bugClockEarly         // R2: a voter reads its clock before the datagram
 	bugAnyList            // R2: a voter acks whatever voters' list the beat counts by
 	bugOneVoter           // R3: EXPIRED of one voter is enough
-	bugRevokeFirst        // R3: REVOKE before the commit
 	bugLooseToken         // R3: a token counts for every epoch of its node
 	bugTokenFirst         // R3: the token is sent before the close
 	bugNoQuarantine       // R5: a restarted voter forgets that it may have acked
-	bugNoBarrier          // R5: a voter acks before it caught up
 	bugVotersJump         // R7: no spacing between voters' lists
-	bugBeatAll            // R7: beats go to voters outside the sender's list
 	bugNoCAS              // R8: Register takes whatever is there
 	bugNoCleanUp          // R8: an agent registers before it closed what it finds
 	bugOneHostID          // R8: a clone passes for the same host

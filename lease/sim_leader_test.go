@@ -181,12 +181,6 @@ func (s *sim) place(l *simLeader, g *fsm.Group, to id.NodeRef) {
 	fenced := fencedIn(st, g.Owner)
 	switch {
 	case s.suspect && current && !fenced && s.p(.15):
-		if s.bug == bugRevokeFirst {
-			owner := g.Owner
-			s.revoke(l.voter.name, owner, g.OwnerBound, to.Name, st.Voters.Names)
-			s.at(s.span(0, time.Second), func() { s.takeover(l, owner) })
-			return
-		}
 		s.takeover(l, g.Owner)
 	case fenced:
 		s.count["takeovers of a fenced owner"]++

@@ -45,9 +45,6 @@ func (v *simVoter) start(s *sim, applied int) {
 	}
 	v.grantor = lease.NewGrantor(began)
 	v.load(s, applied)
-	if s.bug == bugNoBarrier {
-		v.grantor.Ready()
-	}
 	proc := v.proc
 	s.at(s.delay(), func() {
 		index := s.barrier() // commits even if the process died meanwhile
@@ -98,7 +95,7 @@ func (s *sim) applySome(v *simVoter) {
 		s.count["voter applies late"]++
 		d += s.span(200*time.Millisecond, 1500*time.Millisecond)
 	}
-	if s.hot && s.p(.03) {
+	if s.hot && !s.calm && s.p(.03) {
 		d += s.span(500*time.Millisecond, 4*time.Second)
 	}
 	s.at(d, func() { s.applySome(v) })

@@ -120,14 +120,17 @@ func (l bareListener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		b := bare{Conn: c}
-		if t, ok := c.(*tls.Conn); ok {
-			if b.name, err = trust.PeerName(t.ConnectionState()); err != nil {
-				_ = c.Close() // authenticated, but nameless: not one of us
-				continue
-			}
+		t, ok := c.(*tls.Conn)
+		if !ok {
+			_ = c.Close() // nobody vouches for it
+			continue
 		}
-		return b, nil
+		name, err := trust.PeerName(t.ConnectionState())
+		if err != nil {
+			_ = c.Close() // authenticated, but nameless: not one of us
+			continue
+		}
+		return bare{Conn: c, name: name}, nil
 	}
 }
 
@@ -224,6 +227,9 @@ func (c *Client) call(ctx context.Context, node, method, path string, body []byt
 		return fmt.Errorf("ask %s: %w", node, err)
 	}
 	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("ask %s: %s %s: %s", node, method, path, resp.Status) // another version?
+	}
 	var r reply
 	if err := json.NewDecoder(io.LimitReader(resp.Body, maxBody)).Decode(&r); err != nil {
 		return fmt.Errorf("ask %s: %w", node, err)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -72,9 +73,14 @@ func (d execDriver) run(ctx context.Context, op string, r spec.Resource, argv []
 		"HANODE_GROUP="+env.Group, "HANODE_NODE="+env.Node, "HANODE_EPOCH="+strconv.FormatUint(uint64(env.Epoch), 10),
 		"HANODE_REASON="+env.Reason, "HANODE_VIP="+env.VIP, "HANODE_OPERATION="+op)
 	cmd.Stdout, cmd.Stderr = out, out
+	// An operation must not outlive the agent: one that a killed agent began would
+	// start its service after the next agent's clean-up. The kernel ties this to the
+	// thread that forks, so the thread stays until the operation has ended.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	// Its own process group, so that what a hung script forked dies with it; a
 	// daemon that called setsid is not in it any more.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = 200 * time.Millisecond // a daemon may keep our pipe open
 	err := cmd.Run()

@@ -64,14 +64,15 @@ func (g *Group) set(i int, s State, err error) {
 // Start starts res left to right. On an error it stops there; the caller unwinds
 // with Stop, which also covers the one that failed half-way.
 func (g *Group) Start(ctx context.Context, res []spec.Resource, env Env) error {
-	g.res, g.env = slices.Clone(res), env
+	g.res, g.env = nil, env
 	g.mu.Lock()
 	g.status = nil
 	for _, r := range res {
 		g.status = append(g.status, Status{Type: r.Type, Name: r.Name, State: Stopped})
 	}
 	g.mu.Unlock()
-	for i, r := range g.res {
+	for i, r := range res {
+		g.res = append(g.res, r) // from here on Stop covers it
 		d, err := g.drivers.of(r)
 		if err == nil {
 			g.set(i, Starting, nil)

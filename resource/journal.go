@@ -1,12 +1,15 @@
 package resource
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"hanode/internal/spec"
@@ -19,11 +22,14 @@ type Journal struct {
 	path string
 	mu   sync.Mutex
 	m    map[string]entry
+	seq  uint64 // of the newest entry
 }
 
 type entry struct {
 	Group    string        `json:"group"`
 	Resource spec.Resource `json:"resource"`
+	// Seq orders the entries by their starts; they are stopped the other way round.
+	Seq uint64 `json:"seq"`
 }
 
 // OpenJournal reads the journal at path. An unreadable one is an error: what it
@@ -37,8 +43,15 @@ func OpenJournal(path string) (*Journal, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := json.Unmarshal(b, &j.m); err != nil {
+	err = json.Unmarshal(b, &j.m)
+	if err == nil && j.m == nil {
+		err = errors.New("it holds no entries, not even none")
+	}
+	if err != nil {
 		return nil, fmt.Errorf("%s is damaged (%w): it lists services that may be running; stop them by hand, then remove the file", path, err)
+	}
+	for _, e := range j.m {
+		j.seq = max(j.seq, e.Seq)
 	}
 	return j, nil
 }
@@ -48,7 +61,8 @@ func key(group string, r spec.Resource) string { return group + "/" + r.Type + "
 func (j *Journal) note(group string, r spec.Resource) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.m[key(group, r)] = entry{group, r}
+	j.seq++
+	j.m[key(group, r)] = entry{group, r, j.seq}
 	return j.save()
 }
 
@@ -84,15 +98,13 @@ func writeAtomic(path string, b []byte) error {
 	return nil
 }
 
-// CleanUp stops everything that an earlier agent may have left running and
-// verifies it. What does not stop stays in the journal and is in the error.
+// CleanUp stops everything that an earlier agent may have left running, the last
+// started first, and verifies it. What does not stop stays in the journal and is in the error.
 func (j *Journal) CleanUp(ctx context.Context, node string) (stopped []string, err error) {
 	j.mu.Lock()
-	var left []entry
-	for _, e := range j.m {
-		left = append(left, e)
-	}
+	left := slices.Collect(maps.Values(j.m))
 	j.mu.Unlock()
+	slices.SortFunc(left, func(a, b entry) int { return cmp.Compare(b.Seq, a.Seq) })
 	d := execDriver{j}
 	for _, e := range left {
 		env := Env{Group: e.Group, Node: node, Reason: "clean-up"}

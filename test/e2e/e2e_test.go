@@ -37,6 +37,9 @@ func (b built) Run() int {
 		return 1
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
+	if binary = os.Getenv("HANODE_BINARY"); binary != "" {
+		return b.m.Run()
+	}
 	binary = filepath.Join(dir, "hanode")
 	if out, err := exec.Command("go", "build", "-o", binary, "hanode/cmd/hanode").CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "build hanode: %v\n%s", err, out)
@@ -385,6 +388,15 @@ func TestBadStarts(t *testing.T) {
 	if code != 1 || !strings.Contains(out, store) || !strings.Contains(out, "move it aside") || !bytes.Equal(after, whole[:len(whole)/3]) {
 		t.Errorf("damaged store: exit %d, untouched %v: %s", code, bytes.Equal(after, whole[:len(whole)/3]), out)
 	}
+	x.do(os.WriteFile(store, whole, 0o600))
+	// Another host has this node's address.
+	own := netip.PrefixFrom(p.Addr("eth1"), 32)
+	x.do(x.Client.AddAddr("eth0", own))
+	out, code = run(p.Config())
+	if code != 1 || !strings.Contains(out, "uses this node's address "+own.Addr().String()) {
+		t.Errorf("address taken: exit %d: %s", code, out)
+	}
+	x.do(x.Client.DelAddr("eth0", own))
 	// An emptied disk joins anew.
 	x.do(os.RemoveAll(filepath.Join(p.Dir, "data")))
 	x.do(p.StartAgent())
