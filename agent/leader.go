@@ -62,7 +62,10 @@ func (l *leading) formedBy(a *Agent, now clock.Instant) bool {
 	}
 	all := a.ears.all()
 	for _, n := range names {
-		if h, ok := all[n]; !ok || h.beat.Ref.Inc == 0 || now.Elapsed(h.at) > a.timing().Deadtime {
+		// Whole means able to own: a node that still catches up would lose its group to
+		// the next one and get it back a moment later.
+		h, ok := all[n]
+		if !ok || h.beat.Ref.Inc == 0 || h.beat.Unleased > 0 || h.beat.Applied > 0 && !h.beat.Ready || now.Elapsed(h.at) > a.timing().Deadtime {
 			return false
 		}
 	}

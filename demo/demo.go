@@ -38,8 +38,9 @@ var errInterrupted = errors.New("interrupted; everything was taken down")
 
 // Run plays the demo and reports whether every promise was kept. It first runs
 // this program again, as `demo` with the flags of opts, in namespaces of its own;
-// so it must be called by that command. An error means that the demo could not be
-// played at all, or was interrupted; what it says is also what to do.
+// so it must be called by that command. Where that is forbidden it says on opts.Err
+// what to do, and reports false. An error means that the demo could not be played
+// to its end, or was interrupted.
 func Run(ctx context.Context, opts Options) (ok bool, err error) {
 	if netlab.Isolated() {
 		return play(ctx, opts)
@@ -52,7 +53,12 @@ func Run(ctx context.Context, opts Options) (ok bool, err error) {
 		args = append(args, "--keep")
 	}
 	code, err := netlab.Reexec(args, nil)
-	return err == nil && code == 0, err
+	if err != nil {
+		// It has a line for each thing to do; what prints errors makes one of all.
+		_, _ = fmt.Fprintf(opts.Err, "hanode: %v\n", err)
+		return false, nil
+	}
+	return code == 0, nil
 }
 
 // play is the demo proper, inside its namespaces.

@@ -67,20 +67,39 @@ func command(t *testing.T, path string, uid int, args ...string) (cmd *exec.Cmd,
 	return cmd, tmp, out, errs
 }
 
-// The whole demo, as root if that is who tests: it is played, tells of it in JSON, and leaves nothing.
+// tries is how often a demo is played that fails on a machine which is too busy for
+// its deadtime, as one is that runs other tests at the same time. Two holders at
+// once are never forgiven.
+const tries = 4
+
+// The whole demo, as root if that is who tests: it is played, tells of it in JSON,
+// and leaves nothing.
 func TestDemo(t *testing.T) {
 	path := program(t)
-	cmd, tmp, out, errs := command(t, path, os.Getuid(), "demo", "--json")
-	kill := time.AfterFunc(patience, func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
-	defer kill.Stop()
-	if err := cmd.Run(); err != nil {
-		t.Fatalf("%v\n%s\n%s", err, out, errs)
+	for try := 1; ; try++ {
+		cmd, tmp, out, errs := command(t, path, os.Getuid(), "demo", "--json")
+		kill := time.AfterFunc(patience, func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
+		err := cmd.Run()
+		kill.Stop()
+		if err != nil && try < tries && forgiven(out.String()) {
+			t.Logf("try %d: %s", try, out)
+			continue
+		}
+		if err != nil {
+			t.Fatalf("%v\n%s\n%s", err, out, errs)
+		}
+		checkJSON(t, out.Bytes())
+		if errs.Len() > 0 {
+			t.Errorf("stderr: %s", errs)
+		}
+		checkEmpty(t, tmp)
+		return
 	}
-	checkJSON(t, out.Bytes())
-	if errs.Len() > 0 {
-		t.Errorf("stderr: %s", errs)
-	}
-	checkEmpty(t, tmp)
+}
+
+// forgiven reports whether a demo may have failed for want of a processor.
+func forgiven(out string) bool {
+	return strings.Contains(out, tooBusy) && !strings.Contains(out, "at once")
 }
 
 func checkJSON(t *testing.T, b []byte) {
@@ -135,6 +154,13 @@ func checkEmpty(t *testing.T, tmp string) {
 // commands reach from outside, until Ctrl-C; nothing is left then.
 func TestDemoUnprivileged(t *testing.T) {
 	path := program(t)
+	for try := 1; !playKept(t, path, try < tries); try++ {
+	}
+}
+
+// playKept plays one demo; false if it failed and that is forgiven.
+func playKept(t *testing.T, path string, forgive bool) bool {
+	t.Helper()
 	uid := os.Getuid()
 	if uid == 0 {
 		uid = nobodyID
@@ -178,7 +204,12 @@ func TestDemoUnprivileged(t *testing.T) {
 		}
 	}
 	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGINT)
-	if err := <-ended; err != nil {
+	err = <-ended
+	if err != nil && forgive && forgiven(text()) {
+		t.Log(text())
+		return false
+	}
+	if err != nil {
 		t.Errorf("%v\n%s\n%s", err, text(), errs)
 	}
 	if end := text(); asked < 3 || !strings.Contains(end, "Every promise was kept.") || !strings.Contains(end, "secondary answers (") ||
@@ -186,6 +217,7 @@ func TestDemoUnprivileged(t *testing.T) {
 		t.Errorf("it showed %s", end)
 	}
 	checkEmpty(t, tmp)
+	return true
 }
 
 // Ctrl-C in the middle takes everything down and is a failure.

@@ -43,6 +43,9 @@ func (r result) sentence() string {
 // take measurements on: a beat or two of every agent is lost then, too.
 const busy = 50 * time.Millisecond
 
+// tooBusy marks a failure that may not be hanode's.
+const tooBusy = "this machine is too busy for a deadtime this short"
+
 // judge says what is to be thought of a step. It is pure.
 func (s step) judge(o observed, notes []string) result {
 	r := result{
@@ -51,8 +54,11 @@ func (s step) judge(o observed, notes []string) result {
 		holders: max(o.address.HoldersMax, o.page.HoldersMax),
 		stalled: o.address.LongestPause,
 	}
-	bad := append(s.faults("the address", o.address, s.silent), s.faults("the page", o.page, s.silent+pageTime)...)
+	bad := append(s.faults("the address", o.began, o.address, s.silent), s.faults("the page", o.began, o.page, s.silent+pageTime)...)
 	if len(bad) > 0 {
+		if r.stalled > busy {
+			bad = append(bad, fmt.Sprintf("%s: the client itself stood still for %s", tooBusy, short(r.stalled)))
+		}
 		r.text = strings.Join(bad, "; ")
 		return r
 	}
@@ -65,7 +71,7 @@ func (s step) judge(o observed, notes []string) result {
 }
 
 // faults lists the promises that one observer saw broken.
-func (s step) faults(what string, p watch.Phase, silent time.Duration) []string {
+func (s step) faults(what string, began time.Time, p watch.Phase, silent time.Duration) []string {
 	var bad []string
 	add := func(format string, args ...any) { bad = append(bad, what+" "+fmt.Sprintf(format, args...)) }
 	for _, o := range p.Overlaps {
@@ -88,6 +94,8 @@ func (s step) faults(what string, p watch.Phase, silent time.Duration) []string 
 		add("changed hands %d times: %s", n, path(p.Changes))
 	case p.Changes[0].From != s.from || p.Changes[0].To != s.to:
 		add("went from %s to %s", p.Changes[0].From, p.Changes[0].To)
+	case p.Changes[0].At.Before(began):
+		add("went to %s before anything was done", s.to)
 	}
 	if p.LongestSilence > silent {
 		add("was silent for %s, longer than %v", short(p.LongestSilence), silent)

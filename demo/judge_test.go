@@ -52,7 +52,9 @@ func TestJudge(t *testing.T) {
 		{"the old one answers again", moved(50*ms, primary, secondary, primary, secondary), good, false, 1, "changed hands 3 times"},
 		{"a stranger", moved(50*ms, primary, secondary, arbiter), good, false, 1, "held by arbiter, which had no business to"},
 		{"it was there before", moved(0, secondary), good, false, 1, "was secondary's before anything was done"},
+		{"by itself", with(good, func(p *watch.Phase) { p.Changes = []watch.Change{{At: deed.Add(-ms), From: primary, To: secondary}} }), good, false, 1, "went to secondary before anything was done"},
 		{"the wrong way", moved(50*ms, secondary, primary), good, false, 1, "went from secondary to primary"},
+		{"a busy machine", with(moved(50*ms, primary, secondary, primary), func(p *watch.Phase) { p.LongestPause = 300 * ms }), good, false, 1, "stood still for 300 ms"},
 		{"two at once", with(good, func(p *watch.Phase) {
 			p.HoldersMax, p.Overlaps = 2, []watch.Overlap{{At: deed, First: primary, Second: secondary}}
 		}), good, false, 2, "the address was held by primary and secondary at once"},

@@ -152,7 +152,7 @@ func (g *Gossip) rejoin() {
 			return
 		case <-tick.C:
 			g.joinMissing()
-			if now := g.cfg.Network.Links(); !slices.Equal(own, now) && g.ml.UpdateNode(0) == nil {
+			if now := g.cfg.Network.Links(); !slices.Equal(own, now) && g.ml.UpdateNode(2*time.Second) == nil {
 				own = now // a link got another address: everybody was told
 			}
 		}

@@ -137,15 +137,15 @@ func (o *observer) Look() Report {
 	return r
 }
 
-// Cells is who answered in each whole cell of that width from a time on until now,
-// for a picture of it: whoever answered the most of what was asked in the cell, ""
+// Cells is who answered in each whole cell of that width from a time on, but for the
+// last width, to which answers are still on their way; for a picture of it: whoever answered the most of what was asked in the cell, ""
 // if as much was not answered. A cell in which nothing was asked is like the one
 // before.
 func (o *observer) Cells(from time.Time, width time.Duration) []string {
 	o.mu.Lock()
 	rec := o.rec // the lists only grow: what is in them stays
 	o.mu.Unlock()
-	return rec.cells(from.Sub(rec.started), time.Since(rec.started), width)
+	return rec.cells(from.Sub(rec.started), time.Since(rec.started)-width, width)
 }
 
 // end closes the record at the given time and judges it.

@@ -233,7 +233,7 @@ func TestTheWatcherReportsAsItGoes(t *testing.T) {
 	if len(early.Changes) != 1 || early.Answered == 0 || early.Phase("").HoldersMax != 1 {
 		t.Errorf("a look at the record shows %+v", early)
 	}
-	if cells := w.Cells(early.Started, early.Ended.Sub(early.Started)); len(cells) != 1 {
+	if cells := w.Cells(early.Started, early.Ended.Sub(early.Started)/2); len(cells) != 1 {
 		t.Errorf("the whole time is the cells %q", cells)
 	}
 	if s := w.Snapshot(); s.Holder != "" || s.Silent < fresh || s.Sent == 0 || s.Answered == 0 {

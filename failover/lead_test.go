@@ -1,0 +1,140 @@
+package failover
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"hanode/fsm"
+	"hanode/internal/spec"
+)
+
+// fakeLeader commits to a machine of its own, with faults.
+type fakeLeader struct {
+	*world
+	lost      int  // this many proposals fail before they commit
+	ambiguous bool // the next one commits, and fails
+	log       []string
+	begin     time.Time
+}
+
+func (f *fakeLeader) note(format string, args ...any) {
+	f.log = append(f.log, fmt.Sprintf("%v ", time.Since(f.begin))+fmt.Sprintf(format, args...))
+}
+
+func (f *fakeLeader) Inputs() Inputs { return f.inputs() }
+
+func (f *fakeLeader) Propose(_ context.Context, c fsm.Command) (fsm.Result, error) {
+	if f.lost > 0 {
+		f.lost--
+		f.note("lost")
+		return fsm.Result{}, errors.New("no quorum")
+	}
+	r := f.apply(c)
+	if f.ambiguous {
+		f.ambiguous = false
+		f.note("ambiguous")
+		return fsm.Result{}, errors.New("leadership lost while committing")
+	}
+	return r, nil
+}
+
+func (f *fakeLeader) Committed(_ fsm.Command, r fsm.Result) { f.note("committed %v", r.Touched) }
+
+func newFakeLeader() *fakeLeader {
+	f := &fakeLeader{world: newWorld(), begin: time.Now()}
+	f.found("a", "b", "w")
+	f.register("a", "ha")
+	f.register("b", "hb")
+	g := []spec.Group{{Name: "one", Prefer: []string{"a"}}, {Name: "two", Prefer: []string{"b"}}}
+	f.apply(fsm.Command{SetGroups: &fsm.SetGroups{Groups: g}})
+	return f
+}
+
+// lead runs Lead for d and stops it.
+func lead(f *fakeLeader, d time.Duration, meanwhile func(wake chan<- struct{})) {
+	ctx, cancel := context.WithCancel(context.Background())
+	wake, done := make(chan struct{}, 1), make(chan struct{})
+	go func() {
+		defer close(done)
+		Lead(ctx, f, wake, 100*time.Millisecond)
+	}()
+	synctest.Wait()
+	if meanwhile != nil {
+		meanwhile(wake)
+	}
+	time.Sleep(d)
+	cancel()
+	<-done
+}
+
+func wantLog(t *testing.T, f *fakeLeader, want ...string) {
+	t.Helper()
+	if !slices.Equal(f.log, want) {
+		t.Errorf("got  %q\nwant %q", f.log, want)
+	}
+	if again := Plan(f.inputs()); len(again) > 0 {
+		t.Errorf("still to do:\n%s", showPlan(again))
+	}
+}
+
+func TestLead(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		run  func(t *testing.T, f *fakeLeader)
+	}{
+		{"acts at once, then rests", func(t *testing.T, f *fakeLeader) {
+			lead(f, time.Minute, nil)
+			wantLog(t, f, "0s committed [one two]")
+		}},
+		{"looks again when woken", func(t *testing.T, f *fakeLeader) {
+			lead(f, time.Second, func(wake chan<- struct{}) {
+				time.Sleep(30 * time.Millisecond)
+				f.health["a"] = Health{Inc: 1, Dead: true, Why: "silent"}
+				wake <- struct{}{}
+			})
+			wantLog(t, f, "0s committed [one two]", "30ms committed [one]")
+		}},
+		{"looks again by itself", func(t *testing.T, f *fakeLeader) {
+			lead(f, time.Second, func(chan<- struct{}) {
+				time.Sleep(30 * time.Millisecond)
+				f.health["a"] = Health{Inc: 1, Dead: true, Why: "silent"}
+			})
+			wantLog(t, f, "0s committed [one two]", "100ms committed [one]")
+		}},
+		{"tries again what was lost", func(t *testing.T, f *fakeLeader) {
+			f.lost = 2
+			lead(f, time.Second, nil)
+			wantLog(t, f, "0s lost", "100ms lost", "200ms committed [one two]")
+		}},
+		{"commits nothing twice", func(t *testing.T, f *fakeLeader) {
+			f.ambiguous = true
+			lead(f, time.Second, nil)
+			wantLog(t, f, "0s ambiguous")
+			if e := f.m.Copy().Groups["one"].Epoch; e != 1 {
+				t.Errorf("epoch %d after one assignment", e)
+			}
+		}},
+		{"does not go on with a plan whose first part failed", func(t *testing.T, f *fakeLeader) {
+			lead(f, 0, nil)
+			f.log = nil
+			f.tokens[parseClaim("one@1", "a/1")] = true
+			f.health["a"] = Health{Inc: 1, Dead: true, Why: "silent"}
+			if n := len(Plan(f.inputs())); n < 2 {
+				t.Fatalf("the plan has %d commands, the test wants more", n)
+			}
+			f.lost = 1
+			f.begin = time.Now()
+			lead(f, time.Second, nil)
+			wantLog(t, f, "0s lost", "100ms committed [one]", "100ms committed [one]")
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { c.run(t, newFakeLeader()) })
+		})
+	}
+}
