@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"hanode/config"
+	"hanode/internal/atomicfile"
 )
 
 // disk is data_dir: locked, with this node's identity in it.
@@ -90,7 +91,7 @@ func (d *disk) save() error {
 	if err != nil {
 		return err
 	}
-	return writeFile(d.path(identityFile), b)
+	return atomicfile.Write(d.path(identityFile), b)
 }
 
 // number is which data directory this is; 0 = not a raft server yet.
@@ -128,23 +129,6 @@ func (d *disk) loadPeers() map[string][]netip.Addr {
 
 func (d *disk) savePeers(m map[string][]netip.Addr) {
 	if b, err := json.Marshal(m); err == nil {
-		_ = writeFile(d.path("peers.json"), b) // a hint
+		_ = atomicfile.Write(d.path("peers.json"), b) // a hint
 	}
-}
-
-// writeFile replaces path by b, durably.
-func writeFile(path string, b []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return nil
 }

@@ -374,4 +374,3 @@ func TestFailStop(t *testing.T) {
 		}
 	}
 }
-

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,8 +18,9 @@ import (
 // fakeLeader commits to a machine of its own, with faults.
 type fakeLeader struct {
 	*world
-	lost      int  // this many proposals fail before they commit
-	ambiguous bool // the next one commits, and fails
+	mu        sync.Mutex // guards health
+	lost      int        // this many proposals fail before they commit
+	ambiguous bool       // the next one commits, and fails
 	log       []string
 	begin     time.Time
 }
@@ -26,7 +29,20 @@ func (f *fakeLeader) note(format string, args ...any) {
 	f.log = append(f.log, fmt.Sprintf("%v ", time.Since(f.begin))+fmt.Sprintf(format, args...))
 }
 
-func (f *fakeLeader) Inputs() Inputs { return f.inputs() }
+func (f *fakeLeader) Inputs() Inputs {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	in := f.inputs()
+	in.Health = maps.Clone(f.health)
+	return in
+}
+
+// die makes a silent.
+func (f *fakeLeader) die() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.health["a"] = Health{Inc: 1, Dead: true, Why: "silent"}
+}
 
 func (f *fakeLeader) Propose(_ context.Context, c fsm.Command) (fsm.Result, error) {
 	if f.lost > 0 {
@@ -94,7 +110,7 @@ func TestLead(t *testing.T) {
 		{"looks again when woken", func(t *testing.T, f *fakeLeader) {
 			lead(f, time.Second, func(wake chan<- struct{}) {
 				time.Sleep(30 * time.Millisecond)
-				f.health["a"] = Health{Inc: 1, Dead: true, Why: "silent"}
+				f.die()
 				wake <- struct{}{}
 			})
 			wantLog(t, f, "0s committed [one two]", "30ms committed [one]")
@@ -102,7 +118,7 @@ func TestLead(t *testing.T) {
 		{"looks again by itself", func(t *testing.T, f *fakeLeader) {
 			lead(f, time.Second, func(chan<- struct{}) {
 				time.Sleep(30 * time.Millisecond)
-				f.health["a"] = Health{Inc: 1, Dead: true, Why: "silent"}
+				f.die()
 			})
 			wantLog(t, f, "0s committed [one two]", "100ms committed [one]")
 		}},
@@ -123,7 +139,7 @@ func TestLead(t *testing.T) {
 			lead(f, 0, nil)
 			f.log = nil
 			f.tokens[parseClaim("one@1", "a/1")] = true
-			f.health["a"] = Health{Inc: 1, Dead: true, Why: "silent"}
+			f.die()
 			if n := len(Plan(f.inputs())); n < 2 {
 				t.Fatalf("the plan has %d commands, the test wants more", n)
 			}

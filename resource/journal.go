@@ -8,10 +8,10 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 
+	"hanode/internal/atomicfile"
 	"hanode/internal/spec"
 )
 
@@ -78,24 +78,7 @@ func (j *Journal) save() error {
 	if err != nil {
 		return err
 	}
-	return writeAtomic(j.path, b)
-}
-
-// writeAtomic replaces path by b, durably.
-func writeAtomic(path string, b []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return nil
+	return atomicfile.Write(j.path, b)
 }
 
 // CleanUp stops everything that an earlier agent may have left running, the last

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hanode/internal/atomicfile"
 	"io/fs"
 	"net/netip"
 	"os"
@@ -53,28 +54,8 @@ func saveList(dir string, addrs []Address) error {
 	if err != nil {
 		return fmt.Errorf("write the list of our addresses: %w", err)
 	}
-	if err := replaceFile(dir, listName, append(b, '\n')); err != nil {
+	if err := atomicfile.Write(filepath.Join(dir, listName), append(b, '\n')); err != nil {
 		return fmt.Errorf("write the list of our addresses: %w", err)
 	}
 	return nil
-}
-
-func replaceFile(dir, name string, b []byte) error {
-	tmp := filepath.Join(dir, name+".new")
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(tmp, filepath.Join(dir, name)); err != nil {
-		return err
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

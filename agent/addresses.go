@@ -1,0 +1,110 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"hanode/internal/spec"
+	"hanode/resource"
+	"hanode/vip"
+)
+
+// prepare tells the guard which addresses exist: listed means guarded and closed
+// until opened.
+func (a *Agent) prepare(all []spec.Resource) {
+	var addrs []vip.Address
+	for _, r := range all {
+		ad, err := vip.Parse(r.Name, r.Dev)
+		if err != nil {
+			a.problems.set("bad-address", fmt.Sprintf("%s: %v", r.Name, err))
+			continue
+		}
+		addrs = append(addrs, ad)
+	}
+	if err := a.kernel.Prepare(addrs); err != nil {
+		a.problems.set("guard", err.Error())
+	}
+}
+
+// addresses carries ip resources to the kernel.
+type addresses struct{ a *Agent }
+
+// errNotClosed means that an address may still answer: its group must not be
+// released, whatever else was stopped.
+var errNotClosed = errors.New("the address could not be silenced")
+
+// errLost means that the right to hold went away on the way to the kernel.
+var errLost = errors.New("the right to hold this group went away")
+
+// Up adds the address behind the closed guard, opens it if the group may still be
+// held at that epoch, and announces: a switch that learns of the address before it
+// answers would lose the client's first packets.
+func (x addresses) Up(_ context.Context, r spec.Resource, env resource.Env) error {
+	a := x.a
+	ad, err := vip.Parse(r.Name, r.Dev)
+	if err != nil {
+		return err
+	}
+	if err := a.kernel.Add(ad); err != nil {
+		return err
+	}
+	a.hold.Lock()
+	ok := false
+	if h := a.hold.holder; h != nil && !a.drain.Load() {
+		v := h.May(env.Group, a.host.Clock.Now())
+		ok = v.OK && v.Epoch == env.Epoch
+	}
+	if ok {
+		err = a.kernel.Open(ad)
+	}
+	a.hold.Unlock()
+	if !ok {
+		return errLost
+	}
+	if err != nil {
+		return fmt.Errorf("open the guard for %s: %w", ad.Addr, err)
+	}
+	a.kernel.Announce(ad)
+	return nil
+}
+
+// Down closes the guard first: from here on nothing answers, whatever happens next.
+func (x addresses) Down(_ context.Context, r spec.Resource, env resource.Env) error {
+	a := x.a
+	ad, err := vip.Parse(r.Name, r.Dev)
+	if err != nil {
+		return err
+	}
+	a.hold.Lock()
+	err = a.kernel.Close(ad)
+	a.hold.Unlock()
+	if w := a.groups.get(env.Group); w != nil {
+		w.mu.Lock()
+		w.closed = a.host.Clock.Now()
+		w.mu.Unlock()
+	}
+	a.kernel.Silence(ad)
+	if del := a.kernel.Del(ad); del != nil && err != nil {
+		return fmt.Errorf("%w: %w", errNotClosed, errors.Join(err, del))
+	} else if del != nil {
+		a.log.Warn("a silenced address could not be taken off", "addr", ad.Addr, "err", del)
+	}
+	return nil
+}
+
+func (x addresses) Check(_ context.Context, r spec.Resource) error {
+	ad, err := vip.Parse(r.Name, r.Dev)
+	if err != nil {
+		return err
+	}
+	ours, err := x.a.kernel.Ours()
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(ours, func(o vip.Address) bool { return o.Addr == ad.Addr }) {
+		return resource.ErrStopped
+	}
+	return nil
+}

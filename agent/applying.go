@@ -1,0 +1,117 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"hanode/api"
+	"hanode/config"
+	"hanode/failover"
+	"hanode/fsm"
+	"hanode/internal/spec"
+)
+
+// Export returns the wanted set.
+func (a *Agent) Export(ctx context.Context) ([]spec.Group, error) {
+	return ask(a, func() ([]spec.Group, error) { return direct{a}.Export(ctx) },
+		func(c *api.Client) ([]spec.Group, error) { return c.Export(ctx) })
+}
+
+// Export answers a forwarded call.
+func (d direct) Export(context.Context) ([]spec.Group, error) {
+	var out []spec.Group
+	d.machine.View(func(s *fsm.State) { out = s.Specs() })
+	return out, nil
+}
+
+// Plan says what Apply would do.
+func (a *Agent) Plan(ctx context.Context, groups []spec.Group) (*api.Plan, error) {
+	return ask(a, func() (*api.Plan, error) { return direct{a}.Plan(ctx, groups) },
+		func(c *api.Client) (*api.Plan, error) { return c.Plan(ctx, groups) })
+}
+
+// Plan answers a forwarded call. It applies the command to a copy of the state and
+// looks what the planner would do with it: the very code that decides.
+func (d direct) Plan(_ context.Context, groups []spec.Group) (*api.Plan, error) {
+	in := d.inputs()
+	if err := checkGroups(groups, in.State); err != nil {
+		return nil, err
+	}
+	before := in.State.Clone()
+	after := fsm.Preview(in.State, fsm.Command{SetGroups: &fsm.SetGroups{Groups: groups}})
+	in.State = after
+	moves := map[string]string{}
+	for _, c := range failover.Plan(in) {
+		if c.Takeover == nil {
+			continue
+		}
+		for _, as := range c.Takeover.Assigns {
+			moves[as.Group] = as.To.Name
+		}
+	}
+	out := &api.Plan{}
+	for _, ch := range failover.Compare(before, after, moves) {
+		out.Changes = append(out.Changes, api.Change{
+			Group: ch.Group, Action: api.Action(ch.Action), Text: ch.Text, Stops: ch.Stops, Moves: ch.Moves,
+		})
+	}
+	return out, nil
+}
+
+func checkGroups(groups []spec.Group, st *fsm.State) error {
+	var nodes []spec.Node
+	for _, name := range st.NodeNames() {
+		n := st.Nodes[name]
+		nodes = append(nodes, spec.Node{Name: n.Name, Address: n.Address, Role: n.Role})
+	}
+	if err := config.CheckGroups(groups, nodes); err != nil {
+		return fail("bad-groups", "correct the cluster file and apply it again", "%v", err)
+	}
+	return nil
+}
+
+// Apply makes the groups the whole wanted set and waits for the result.
+func (a *Agent) Apply(ctx context.Context, req api.ApplyRequest) (*api.ApplyResult, error) {
+	return ask(a, func() (*api.ApplyResult, error) { return direct{a}.Apply(ctx, req) },
+		func(c *api.Client) (*api.ApplyResult, error) { return c.Apply(ctx, req) })
+}
+
+// Apply answers a forwarded call.
+func (d direct) Apply(ctx context.Context, req api.ApplyRequest) (*api.ApplyResult, error) {
+	plan, err := d.Plan(ctx, req.Groups)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.commit(ctx, fsm.Command{SetGroups: &fsm.SetGroups{Groups: req.Groups}}); err != nil {
+		return nil, err
+	}
+	settled := d.wait(ctx, req.Wait, func(s *fsm.State) bool {
+		for _, name := range s.GroupNames() {
+			g := s.Groups[name]
+			if !g.Started && len(g.Failed) == 0 {
+				return false
+			}
+		}
+		return true
+	})
+	res := &api.ApplyResult{Changes: plan.Changes}
+	var bad []string
+	d.machine.View(func(s *fsm.State) {
+		for _, name := range s.GroupNames() {
+			g := groupStatus(s.Groups[name])
+			res.Groups = append(res.Groups, g)
+			if *g.State != api.GroupRunning {
+				bad = append(bad, fmt.Sprintf("%s is %s", name, *g.State))
+			}
+		}
+	})
+	if req.Wait > 0 && len(bad) > 0 {
+		how := "after " + req.Wait.String()
+		if settled {
+			how = "now"
+		}
+		return res, fail("not-running", "`hanode status` and `hanode why GROUP` say more", "applied, but %s %s", strings.Join(bad, ", "), how)
+	}
+	return res, nil
+}

@@ -1,0 +1,103 @@
+package agent
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"hanode/api"
+	"hanode/fsm"
+)
+
+// Members lists the nodes. Beats go to voters only, so the leader knows best.
+func (a *Agent) Members(ctx context.Context) ([]api.Member, error) {
+	ms, err := ask(a, func() ([]api.Member, error) { return a.membersHere(), nil },
+		func(c *api.Client) ([]api.Member, error) { return c.Members(ctx) })
+	if err != nil && ms == nil {
+		ms = a.membersHere()
+	}
+	return ms, err
+}
+
+// Members answers a forwarded call.
+func (d direct) Members(context.Context) ([]api.Member, error) { return d.membersHere(), nil }
+
+func (a *Agent) membersHere() []api.Member {
+	now := a.host.Clock.Now()
+	st := a.machine.Copy()
+	heard := a.ears.all()
+	leader := ""
+	if n := a.node.Load(); n != nil {
+		leader, _ = n.Leader()
+	}
+	nodes := st.Nodes
+	if !st.Founded() {
+		nodes = map[string]*fsm.Node{}
+		for _, n := range a.cfg.Nodes {
+			nodes[n.Name] = &fsm.Node{Name: n.Name, Address: n.Address, Role: n.Role}
+		}
+	}
+	var out []api.Member
+	for _, n := range nodes {
+		if n.Removed {
+			continue
+		}
+		h, ok := heard[n.Name]
+		m := api.Member{
+			Name: n.Name, Role: n.Role, Address: api.Known(n.Address),
+			Voter: st.Voters.Has(n.Name), Leader: n.Name == leader,
+		}
+		m.State = a.memberState(n, h, ok, now.Elapsed(h.at))
+		if ok {
+			m.LastBeatMS = age(now, h.at)
+			left := api.MS(h.beat.Left - now.Elapsed(h.at))
+			m.LeaseMS = &left
+		}
+		if n.Name == a.cfg.Name {
+			m.LastBeatMS = nil
+			a.hold.Lock()
+			if a.hold.holder != nil {
+				left := api.MS(now.Remaining(a.hold.holder.End()))
+				m.LeaseMS = &left
+			}
+			a.hold.Unlock()
+		}
+		for _, l := range a.gossip.Links(n.Name) {
+			link := api.MemberLink{Name: l.Name, State: api.MemberAlive}
+			if l.Address.IsValid() {
+				s := l.Address.String()
+				link.Address = &s
+			}
+			if !l.Up {
+				link.State = api.MemberDead
+			}
+			if l.Age >= 0 && n.Name != a.cfg.Name {
+				v := api.MS(l.Age)
+				link.LastBeatMS = &v
+			}
+			m.Links = append(m.Links, link)
+		}
+		out = append(out, m)
+	}
+	slices.SortFunc(out, func(x, y api.Member) int { return strings.Compare(x.Name, y.Name) })
+	return out
+}
+
+func (a *Agent) memberState(n *fsm.Node, h heard, ok bool, silent time.Duration) api.MemberState {
+	t := a.timing()
+	quiet := !ok || silent >= t.Deadtime
+	switch {
+	case n.Name == a.cfg.Name && n.Inc > 0:
+		return api.MemberAlive
+	case n.Stopped && quiet:
+		return api.MemberLeft
+	case n.Inc == 0 || ok && !quiet && h.beat.Ref.Inc == 0:
+		return api.MemberJoining
+	case quiet:
+		return api.MemberDead
+	case silent >= t.Warntime:
+		return api.MemberLate
+	}
+	return api.MemberAlive
+}

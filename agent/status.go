@@ -1,0 +1,119 @@
+package agent
+
+import (
+	"context"
+	"errors"
+
+	"hanode/api"
+	"hanode/fsm"
+	"hanode/resource"
+)
+
+// Status reports groups and problems; the local node's own problems are added to
+// what the leader says.
+func (a *Agent) Status(ctx context.Context, group string) (*api.Status, error) {
+	remote := false
+	s, err := ask(a, func() (*api.Status, error) { return a.statusHere(group) },
+		func(c *api.Client) (*api.Status, error) { remote = true; return c.Status(ctx, group) })
+	if s == nil && err != nil {
+		if e, ok := errors.AsType[*api.Error](err); !ok || e.Exit != api.ExitNoQuorum {
+			return nil, err
+		}
+		here, hereErr := a.statusHere(group)
+		if hereErr != nil {
+			return nil, hereErr
+		}
+		here.Quorum = false
+		e, _ := errors.AsType[*api.Error](err)
+		here.Problems = append([]api.StatusProblem{show("no-quorum", e.Message, nil)}, here.Problems...)
+		return here, err
+	}
+	if remote && s != nil {
+		s.Problems = append(s.Problems, a.local()...)
+		a.fillResources(s)
+	}
+	return s, err
+}
+
+// Status answers a forwarded call.
+func (d direct) Status(_ context.Context, group string) (*api.Status, error) {
+	return d.statusHere(group)
+}
+
+func (a *Agent) statusHere(group string) (*api.Status, error) {
+	st := a.machine.Copy()
+	leader, quorum := "", false
+	if n := a.node.Load(); n != nil {
+		leader, _ = n.Leader()
+		quorum = n.IsLeader()
+	}
+	out := &api.Status{Cluster: a.cfg.Cluster, Leader: api.Known(leader), Quorum: quorum}
+	if group != "" && (st.Groups[group] == nil || st.Groups[group].Deleted) {
+		return nil, fail(api.CodeNotFound, "`hanode status` lists the groups", "there is no group %q", group)
+	}
+	for _, name := range st.GroupNames() {
+		if group == "" || name == group {
+			out.Groups = append(out.Groups, groupStatus(st.Groups[name]))
+		}
+	}
+	a.fillResources(out)
+	out.Problems = append(a.clusterProblems(st, a.membersHere()), a.local()...)
+	return out, nil
+}
+
+// groupStatus renders a group from replicated state alone.
+func groupStatus(g *fsm.Group) api.GroupStatus {
+	state := api.GroupRunning
+	switch {
+	case g.Owner.Zero() && len(g.Failed) > 0:
+		state = api.GroupFailed
+	case g.OwnerReleased && len(g.Failed) > 0:
+		state = api.GroupFailed
+	case g.Owner.Zero() || g.OwnerReleased:
+		state = api.GroupStopped
+	case g.Started:
+	case g.Spec.Exclusive && len(g.Waits) > 0:
+		state = api.GroupBlocked
+	default:
+		state = api.GroupStarting
+	}
+	since := g.Since
+	out := api.GroupStatus{Name: g.Spec.Name, Owner: api.Known(g.Owner.Name), Epoch: uint64(g.Epoch), State: &state, Since: &since}
+	for _, r := range g.Spec.Resources {
+		rs := state
+		if state == api.GroupBlocked || state == api.GroupFailed {
+			rs = api.GroupStopped
+		}
+		out.Resources = append(out.Resources, api.ResourceStatus{Type: r.Type, Name: r.Name, State: &rs})
+	}
+	return out
+}
+
+// fillResources puts in what this node knows exactly: its own groups' resources.
+func (a *Agent) fillResources(s *api.Status) {
+	for i := range s.Groups {
+		g := &s.Groups[i]
+		w := a.groups.get(g.Name)
+		if w == nil || g.Owner == nil || *g.Owner != a.cfg.Name {
+			continue
+		}
+		st := w.res.Status()
+		if len(st) != len(g.Resources) || w.running == 0 {
+			continue
+		}
+		for j, r := range st {
+			state := map[resource.State]api.GroupState{
+				resource.Stopped: api.GroupStopped, resource.Starting: api.GroupStarting, resource.Running: api.GroupRunning,
+				resource.Stopping: api.GroupStopping, resource.Failed: api.GroupFailed,
+			}[r.State]
+			g.Resources[j].State = &state
+		}
+		now := a.host.Clock.Now()
+		a.hold.Lock()
+		muted := a.hold.holder != nil && !a.hold.holder.Leased(now)
+		a.hold.Unlock()
+		if muted {
+			s.Problems = append(s.Problems, show("group-muted", g.Name+" is muted: "+a.cfg.Name+" has no lease", nil))
+		}
+	}
+}

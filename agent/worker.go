@@ -1,0 +1,365 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"hanode/failover"
+	"hanode/fsm"
+	"hanode/internal/clock"
+	"hanode/internal/id"
+	"hanode/internal/spec"
+	"hanode/lease"
+	"hanode/resource"
+)
+
+// run is the worker's loop: look, decide, act, look again.
+func (w *worker) run(ctx context.Context) {
+	retry := max(w.a.cfg.Timing.Keepalive, 10*time.Millisecond)
+	tick := time.NewTicker(retry)
+	defer tick.Stop()
+	for {
+		switch w.look() {
+		case failover.Run:
+			w.mu.Lock()
+			idle, rec, broken := w.running == 0, w.rec, w.broken
+			w.mu.Unlock()
+			if idle {
+				w.start(ctx)
+				continue
+			}
+			if broken != nil {
+				w.failed(rec, broken)
+			}
+		case failover.Stop:
+			if w.stop() {
+				continue
+			}
+		case failover.Leave:
+			w.chase()
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-w.wake:
+		case <-tick.C:
+		}
+	}
+}
+
+// look gathers what Wanted needs and asks it.
+func (w *worker) look() failover.Step {
+	a := w.a
+	now := a.host.Clock.Now()
+	w.mu.Lock()
+	rec, running := w.rec, w.running
+	w.mu.Unlock()
+	l := failover.Local{Running: running, Deadtime: a.timing().Deadtime, Drain: a.drain.Load()}
+	a.hold.Lock()
+	if h := a.hold.holder; h != nil {
+		l.Self = h.Ref()
+		v := h.May(w.name, now)
+		l.May, l.Muted = v.OK && v.Epoch == rec.Epoch, v.Why == lease.NoLease
+		l.Unleased = h.Unleased(now)
+		l.Drain = l.Drain || h.Fenced()
+	} else {
+		l.Drain = true
+	}
+	a.hold.Unlock()
+	if l.Muted && l.Unleased > l.Deadtime {
+		l.Elsewhere = a.majorityAnswers(now)
+	}
+	if !l.Drain && running == 0 && w.owes() {
+		return failover.Stop // we may have held it once: let go formally
+	}
+	return failover.Wanted(l, rec)
+}
+
+// owes reports a claim of ours on the group, in any record, that we have not let
+// go of although nothing runs.
+func (w *worker) owes() bool {
+	w.a.hold.Lock()
+	defer w.a.hold.Unlock()
+	if w.a.hold.holder == nil {
+		return false
+	}
+	return slices.ContainsFunc(w.a.hold.holder.Due(), func(c id.Claim) bool { return c.Group == w.name })
+}
+
+// majorityAnswers reports whether a majority of voters is up and ready, as far as
+// this node hears: then somebody can have a lease even if we cannot (R10).
+func (a *Agent) majorityAnswers(now clock.Instant) bool {
+	dead := a.timing().Deadtime
+	names := a.voters()
+	n := 0
+	a.ears.mu.Lock()
+	defer a.ears.mu.Unlock()
+	for _, v := range names {
+		h, ok := a.ears.m[v]
+		at, answered := a.ears.answered[v]
+		if ok && h.beat.Ready && now.Elapsed(h.at) < dead || answered && now.Elapsed(at) < dead {
+			n++
+		}
+	}
+	return n >= len(names)/2+1
+}
+
+// chase asks the voters about whom this group waits for, while it is ours and
+// waits: the leader does the same, and either may be gone.
+func (w *worker) chase() {
+	a := w.a
+	a.hold.Lock()
+	var waits []lease.Wait
+	if a.hold.holder != nil {
+		if r, ok := a.hold.holder.Right(w.name); ok && r.Owner == a.hold.holder.Ref() {
+			waits = a.hold.holder.Unsatisfied()
+		}
+	}
+	a.hold.Unlock()
+	a.revoke(waits, "")
+}
+
+// revoke sends REVOKE about each registration that the log says is over: fenced,
+// or superseded. Never about a live one: that would take its other groups too.
+func (a *Agent) revoke(waits []lease.Wait, tell string) {
+	if len(waits) == 0 {
+		return
+	}
+	over := map[id.NodeRef]bool{}
+	var voters []string
+	a.machine.View(func(s *fsm.State) {
+		voters = s.Voters.Names
+		for _, w := range waits {
+			n := s.Nodes[w.Node.Name]
+			over[w.Node] = n != nil && (n.Inc > w.Node.Inc || n.Inc == w.Node.Inc && n.Fenced)
+		}
+	})
+	for _, w := range waits {
+		if over[w.Node] {
+			a.gossip.Send(lease.Revoke{Ref: w.Node, Bound: w.Bound, Tell: tell}.Append(nil), voters...)
+		}
+	}
+}
+
+// specOf is the spec that the record is about; false while this node's log lags.
+func (a *Agent) specOf(rec fsm.Record) (g spec.Group, ok bool) {
+	a.machine.View(func(s *fsm.State) {
+		if x := s.Groups[rec.Group]; x != nil && x.Revision == rec.Revision {
+			g, ok = x.Spec, true
+		}
+	})
+	return g, ok
+}
+
+// start starts the group under its record's epoch and reports it.
+func (w *worker) start(ctx context.Context) {
+	a := w.a
+	w.mu.Lock()
+	rec := w.rec
+	w.mu.Unlock()
+	g, ok := a.specOf(rec)
+	if !ok {
+		sleepCtx(ctx, time.Millisecond) // the record came before its spec
+		return
+	}
+	w.mu.Lock()
+	w.running, w.started, w.problem, w.since = rec.Epoch, false, "", a.host.Clock.Wall()
+	w.mu.Unlock()
+	begin := a.host.Clock.Now()
+	startCtx, cancel := context.WithCancel(ctx)
+	done := make(chan error, 1)
+	go func() { done <- w.res.Start(startCtx, g.Resources, w.env(rec, g)) }()
+	var err error
+	tick := time.NewTicker(max(a.cfg.Timing.Keepalive, 10*time.Millisecond))
+	defer tick.Stop()
+wait:
+	for {
+		select {
+		case err = <-done:
+			break wait
+		case <-w.wake:
+		case <-tick.C:
+		}
+		if w.look() == failover.Stop {
+			cancel()
+			err = errors.Join(errors.New("given up while starting"), <-done)
+			break wait
+		}
+	}
+	cancel()
+	if err != nil {
+		w.failed(rec, err)
+		return
+	}
+	w.mu.Lock()
+	w.started, w.since = true, a.host.Clock.Wall()
+	w.mu.Unlock()
+	took := a.host.Clock.Now().Elapsed(begin)
+	a.log.Info("took over", "group", w.name, "epoch", rec.Epoch, "cause", rec.Cause, "ms", float64(took.Microseconds())/1000)
+	a.goLoop(func(ctx context.Context) { w.report(ctx, rec, begin, took) })
+	w.watch(ctx)
+}
+
+func (w *worker) env(rec fsm.Record, g spec.Group) resource.Env {
+	e := resource.Env{Group: w.name, Node: w.a.cfg.Name, Epoch: rec.Epoch, Reason: rec.Cause}
+	for _, r := range g.Resources {
+		if r.Type == "ip" {
+			e.VIP = r.Address()
+			break
+		}
+	}
+	return e
+}
+
+// report tells the cluster that the group runs here, until it was told or is not
+// true any more.
+func (w *worker) report(ctx context.Context, rec fsm.Record, begin clock.Instant, took time.Duration) {
+	a := w.a
+	ms := func(d time.Duration) *float64 { v := float64(d.Microseconds()) / 1000; return &v }
+	ev := fsm.Event{
+		Time: a.host.Clock.Wall(), Node: a.cfg.Name, Group: w.name, Epoch: rec.Epoch, Kind: "started", Cause: rec.Cause,
+		Text: fmt.Sprintf("%s runs on %s", w.name, a.cfg.Name),
+	}
+	a.hold.Lock()
+	for _, wait := range rec.Waits {
+		if t, ok := a.hold.tokens[wait.Claim]; ok && !begin.Before(t.at) {
+			// Nobody answered from the old owner's close, through the token's way here,
+			// to the first announcement.
+			ev.MS = ms(t.ago + begin.Add(took).Elapsed(t.at))
+		}
+	}
+	self := id.NodeRef{}
+	if a.hold.holder != nil {
+		self = a.hold.holder.Ref()
+	}
+	a.hold.Unlock()
+	cmd := fsm.Command{At: ev.Time, Holding: &fsm.Holding{Group: w.name, Node: self, Epoch: rec.Epoch, Started: true, Events: []fsm.Event{ev}}}
+	for ctx.Err() == nil && w.runs(rec.Epoch) {
+		if _, err := a.propose(ctx, cmd); err == nil {
+			return
+		}
+		sleepCtx(ctx, 50*time.Millisecond)
+	}
+}
+
+func (w *worker) runs(e id.Epoch) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.running == e
+}
+
+// watch monitors the started group beside the loop; what fails for good is left in
+// broken for the loop to deal with.
+func (w *worker) watch(ctx context.Context) {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := w.res.Watch(ctx); err != nil && ctx.Err() == nil {
+			w.mu.Lock()
+			w.broken = err
+			w.mu.Unlock()
+			signal(w.wake)
+		}
+	}()
+	w.unwatch = func() { cancel(); <-done }
+}
+
+// failed unwinds a group that could not start, or broke, and says why, so that it
+// starts elsewhere.
+func (w *worker) failed(rec fsm.Record, err error) {
+	a := w.a
+	lost := w.look() == failover.Stop // not a fault of this host: it lost the right
+	w.mu.Lock()
+	w.problem = err.Error()
+	w.mu.Unlock()
+	if !w.stop() {
+		return
+	}
+	if lost {
+		return
+	}
+	a.log.Error("the group cannot run here", "group", w.name, "epoch", rec.Epoch, "err", err)
+	w.mu.Lock()
+	w.problem = err.Error()
+	w.mu.Unlock()
+	claim := id.Claim{Group: w.name, Node: rec.Owner, Epoch: rec.Epoch}
+	a.goLoop(func(ctx context.Context) {
+		cmd := fsm.Command{At: a.host.Clock.Wall(), Released: &fsm.Released{Claims: []id.Claim{claim}, Failed: err.Error()}}
+		for ctx.Err() == nil {
+			if _, err := a.propose(ctx, cmd); err == nil {
+				return
+			}
+			sleepCtx(ctx, 100*time.Millisecond)
+		}
+	})
+}
+
+// stop lets the group go: stop right to left (the address closes its guard before
+// it goes), *then* remember, *then* tell. It reports whether it is done; if not,
+// it is tried again.
+func (w *worker) stop() bool {
+	a := w.a
+	if w.unwatch != nil {
+		w.unwatch()
+		w.unwatch = nil
+	}
+	w.mu.Lock()
+	rec, running := w.rec, w.running
+	w.started, w.broken = false, nil
+	w.mu.Unlock()
+	begin := a.host.Clock.Now()
+	upto := running
+	if running != 0 {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(a.ctx), time.Minute)
+		err := w.res.Stop(ctx)
+		cancel()
+		exclusive := w.exclusive()
+		if err != nil {
+			w.mu.Lock()
+			w.problem = err.Error()
+			w.mu.Unlock()
+			a.problems.set("stop-failed", fmt.Sprintf("%s: %v", w.name, err))
+			if exclusive || errors.Is(err, errNotClosed) {
+				a.log.Error("the group does not let go; it is not released", "group", w.name, "err", err)
+				return false
+			}
+			a.log.Error("a service does not stop; its address is released all the same", "group", w.name, "err", err)
+		}
+	}
+	// Whatever epoch before the record's we may still be held to account for.
+	a.hold.Lock()
+	if h := a.hold.holder; h != nil {
+		for _, c := range h.Due() {
+			if c.Group == w.name {
+				upto = max(upto, c.Epoch)
+			}
+		}
+		if upto > 0 {
+			h.Release(w.name, upto)
+		}
+	}
+	a.hold.Unlock()
+	w.mu.Lock()
+	w.running, w.since = 0, a.host.Clock.Wall()
+	w.mu.Unlock()
+	a.sendOwed()
+	if running != 0 {
+		a.log.Info("released", "group", w.name, "epoch", running, "to", rec.Owner.Name,
+			"ms", float64(a.host.Clock.Now().Elapsed(begin).Microseconds())/1000)
+	}
+	return true
+}
+
+func (w *worker) exclusive() bool {
+	x := false
+	w.a.machine.View(func(s *fsm.State) {
+		if g := s.Groups[w.name]; g != nil {
+			x = g.Spec.Exclusive
+		}
+	})
+	return x
+}
