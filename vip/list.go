@@ -4,12 +4,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hanode/internal/atomicfile"
 	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
+
+	"hanode/internal/atomicfile"
 )
 
 // listName is the file in the data directory with every address an incarnation
