@@ -14,6 +14,7 @@ type opened struct {
 	group string
 	epoch id.Epoch
 	ref   id.NodeRef
+	by    *simKernel // of the process that opened it
 }
 
 // opening looks up, in the very step of the decision (the agent's hold is locked
@@ -22,7 +23,7 @@ func (l *lab) opening(k *simKernel, addr netip.Addr) opened {
 	h := k.agent.hold.holder
 	if h == nil {
 		l.fail("I2: %s opens %v without a registration", k.h.name, addr)
-		return opened{}
+		return opened{by: k}
 	}
 	now := k.h.clk.Now()
 	for _, name := range l.ledger.groups() {
@@ -32,11 +33,11 @@ func (l *lab) opening(k *simKernel, addr netip.Addr) opened {
 		}
 		g, known := l.ledger.at(name, v.Epoch)
 		if known && g.owner == h.Ref() && slices.Contains(g.addrs, addr.String()) {
-			return opened{name, v.Epoch, h.Ref()}
+			return opened{name, v.Epoch, h.Ref(), k}
 		}
 	}
 	l.fail("I2: %s opens %v, but no group with that address is its own", k.h.name, addr)
-	return opened{}
+	return opened{by: k}
 }
 
 // transition checks I3 right after a write to a kernel: only writes can make a
@@ -54,11 +55,14 @@ func (l *lab) watch() {
 	defer close(l.ended)
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	for {
+	for n := 1; ; n++ {
 		select {
 		case <-l.stop:
 			return
 		case <-tick.C:
+		}
+		if n%1000 == 0 {
+			l.checkRate()
 		}
 		for _, a := range l.vips {
 			by := l.answering(a)
@@ -72,11 +76,21 @@ func (l *lab) watch() {
 	}
 }
 
+// checkRate sees to it that no message is answered in a circle. In a calm second
+// every node sends a beat and an answer to every voter over every link.
+func (l *lab) checkRate() {
+	sent := l.net.Stats().Sent
+	calm := len(l.nodes) * len(l.nodes) * 2 * 2 * int(time.Second/l.tm.Keepalive)
+	if n := sent - l.sent; n > 4*calm {
+		l.fail("storm: %d datagrams in a second, a calm one has %d", n, calm)
+	}
+	l.sent = sent
+}
+
 // checkHolder is I2 and I5 for a host that answers.
 func (l *lab) checkHolder(h *host, addr netip.Addr) {
 	h.mu.Lock()
 	o, ok := h.open[addr]
-	a, sys, alive := h.agent, h.sys, !h.life.dead()
 	h.mu.Unlock()
 	if !ok {
 		l.fail("I2: %s answers for %v, which its agent has not opened", h.name, addr)
@@ -89,7 +103,8 @@ func (l *lab) checkHolder(h *host, addr netip.Addr) {
 	case !slices.Contains(g.addrs, addr.String()):
 		l.fail("I2: %s answers for %v, which %s has not at epoch %d", h.name, addr, o.group, o.epoch)
 	}
-	if !alive || sys.isFrozen() {
+	a := o.by.agent
+	if o.by.life.dead() || o.by.isFrozen() {
 		return // its guard alone decides now, and the writes it made are still to come
 	}
 	a.hold.Lock()

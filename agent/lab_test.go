@@ -45,12 +45,13 @@ type lab struct {
 	ledger *ledger
 	stop   chan struct{} // ends the checker
 	ended  chan struct{}
+	sent   int // datagrams until the last full second; the checker's
 
 	mu     sync.Mutex
 	bad    []string // what was violated
+	kinds  map[string]int
 	broken chan struct{}
 	once   sync.Once
-	died   []string // agents that ended by themselves
 }
 
 // logBook keeps what agents log; safe for concurrent use.
@@ -287,8 +288,8 @@ func (h *host) powerCut() {
 		h.life.crash(h.agent)
 	}
 	h.mu.Unlock()
-	h.end(true)
 	h.kernel.Reboot()
+	h.end(true)
 	h.clk.reboot()
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -370,7 +371,11 @@ func (l *lab) fail(format string, args ...any) {
 	l.note("VIOLATION %s", text)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.bad) < 10 {
+	kind, _, _ := strings.Cut(format, ":")
+	if l.kinds == nil {
+		l.kinds = map[string]int{}
+	}
+	if l.kinds[kind]++; l.kinds[kind] <= 3 { // a violation tends to last
 		l.bad = append(l.bad, text)
 	}
 	l.once.Do(func() { close(l.broken) })

@@ -21,7 +21,7 @@ func (w *worker) run(ctx context.Context) {
 	retry := max(w.a.cfg.Timing.Keepalive, 10*time.Millisecond)
 	tick := time.NewTicker(retry)
 	defer tick.Stop()
-	for {
+	for ctx.Err() == nil {
 		switch w.look() {
 		case failover.Run:
 			w.mu.Lock()

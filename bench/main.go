@@ -27,7 +27,7 @@ func main() {
 	var (
 		runs    = flag.Int("runs", 20, "runs of each measurement")
 		profile = flag.String("profile", "fast", "timing profile")
-		what    = flag.String("what", "power,leader,move", "comma-separated: power, leader, move, stop, kill, link")
+		what    = flag.String("what", "power,leader,move", "comma-separated: power, leader, move, stop, kill, link, idle")
 		binary  = flag.String("binary", "", "the hanode binary; empty = build it")
 		keep    = flag.String("dir", "", "keep the logs in this folder")
 	)
@@ -73,6 +73,12 @@ func run(runs int, profile, what, binary, dir string) error {
 		return err
 	}
 	for _, w := range strings.Split(what, ",") {
+		if w == "idle" {
+			if err := idle(c, 20*time.Second); err != nil {
+				return err
+			}
+			continue
+		}
 		if err := measure(c, w, runs); err != nil {
 			c.Logs(os.Stderr, 60)
 			return fmt.Errorf("%s: %w", w, err)

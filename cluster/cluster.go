@@ -87,10 +87,10 @@ type Server struct {
 
 // Start opens this node's raft. It does not found anything.
 func Start(cfg Config) (*Node, error) {
-	stream := &streamLayer{name: cfg.Name, l: cfg.Listener, dial: cfg.Dial}
+	stream := &streamLayer{name: cfg.Name, id: ServerID(cfg.Name, cfg.Disk), l: cfg.Listener, dial: cfg.Dial}
 	logger := logbridge.HCLog(cfg.Log, "raft")
 	inner := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-		Stream: stream, MaxPool: 3, MaxRPCsInFlight: 1, Timeout: rpcTimeout, Logger: logger,
+		Stream: stream, ServerAddressProvider: stream, MaxPool: 3, MaxRPCsInFlight: 1, Timeout: rpcTimeout, Logger: logger,
 	})
 	n := &Node{cfg: cfg, trans: newTransport(inner, ServerID(cfg.Name, cfg.Disk), cfg.Name)}
 	rc := raft.DefaultConfig()

@@ -2,7 +2,11 @@ package cluster
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io"
 	"net"
+	"strings"
 	"sync"
 	"time"
 
@@ -12,20 +16,77 @@ import (
 // streamLayer lets raft speak to nodes by name: the address of a server is the
 // node's name, so a dead link or a new DHCP lease changes nothing in raft's
 // configuration.
+//
+// A name is not enough to say who is meant: a node whose disk was emptied has the
+// name of the server that it was before, and must not answer for it (R12). So each
+// connection begins with the ID of the server that is dialled, and any other hangs
+// up.
 type streamLayer struct {
 	name string
+	id   string
 	l    net.Listener
 	dial func(ctx context.Context, node string) (net.Conn, error)
 }
 
-func (s *streamLayer) Accept() (net.Conn, error) { return s.l.Accept() }
-func (s *streamLayer) Close() error              { return s.l.Close() }
-func (s *streamLayer) Addr() net.Addr            { return nodeAddr(s.name) }
+func (s *streamLayer) Accept() (net.Conn, error) {
+	c, err := s.l.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return &accepted{Conn: c, id: s.id}, nil
+}
+func (s *streamLayer) Close() error   { return s.l.Close() }
+func (s *streamLayer) Addr() net.Addr { return nodeAddr(s.name) }
 
+// Dial gets a server's ID, see ServerAddr.
 func (s *streamLayer) Dial(to raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	return s.dial(ctx, string(to))
+	id := string(to)
+	dot := strings.LastIndexByte(id, '.')
+	if dot < 0 || len(id) > 255 {
+		return nil, fmt.Errorf("dial %q: not a raft server", id)
+	}
+	c, err := s.dial(ctx, id[:dot])
+	if err != nil {
+		return nil, err
+	}
+	if _, err := c.Write(append([]byte{byte(len(id))}, id...)); err != nil {
+		return nil, errors.Join(fmt.Errorf("dial %s: %w", id, err), c.Close())
+	}
+	return c, nil
+}
+
+// ServerAddr makes raft dial servers by ID. It implements
+// raft.ServerAddressProvider.
+func (s *streamLayer) ServerAddr(id raft.ServerID) (raft.ServerAddress, error) {
+	return raft.ServerAddress(id), nil
+}
+
+// accepted is a connection that must begin with our ID. Only raft's one reader of
+// the connection calls Read.
+type accepted struct {
+	net.Conn
+	id      string
+	checked bool
+}
+
+func (c *accepted) Read(b []byte) (int, error) {
+	if !c.checked {
+		head := make([]byte, 1, 256)
+		if _, err := io.ReadFull(c.Conn, head); err != nil {
+			return 0, err
+		}
+		want := head[1 : 1+int(head[0])]
+		if _, err := io.ReadFull(c.Conn, want); err != nil {
+			return 0, err
+		}
+		if string(want) != c.id {
+			return 0, fmt.Errorf("a peer asks for raft server %q, but this is %q: %w", want, c.id, io.EOF)
+		}
+		c.checked = true
+	}
+	return c.Conn.Read(b)
 }
 
 type nodeAddr string
@@ -64,6 +125,10 @@ func newTransport(inner *raft.NetworkTransport, id, name string) *transport {
 }
 
 func (t *transport) Consumer() <-chan raft.RPC { return t.ch }
+
+// EncodePeer renders a node's name, as raft's configuration has it, and not the
+// server's ID that is dialled.
+func (t *transport) EncodePeer(_ raft.ServerID, name raft.ServerAddress) []byte { return []byte(name) }
 
 func (t *transport) header() raft.RPCHeader {
 	return raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(t.id), Addr: []byte(t.name)}

@@ -2,6 +2,8 @@ package demo
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -80,7 +82,7 @@ func (s step) faults(what string, began time.Time, p watch.Phase, silent time.Du
 	if p.HoldersMax > 1 && len(p.Overlaps) == 0 {
 		add("was held by %d hosts at once", p.HoldersMax)
 	}
-	for who := range p.By {
+	for _, who := range slices.Sorted(maps.Keys(p.By)) {
 		if who != s.from && who != s.to {
 			add("was held by %s, which had no business to", who)
 		}

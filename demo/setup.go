@@ -242,26 +242,26 @@ func (st *stage) open(ctx context.Context, scr *screen) error {
 	return nil
 }
 
-// apply waits until the cluster has its nodes, then asks for the group.
+// apply waits until the cluster has its nodes and takes the group: until then, and
+// while it elects a leader, it says so.
 func (st *stage) apply(ctx context.Context) error {
 	c := api.Dial(st.socket(primary))
 	defer c.Close()
 	for {
 		members, err := c.Members(ctx)
-		if err == nil && alive(members) == len(nodes) {
-			break
+		if n := alive(members); err == nil && n < len(nodes) {
+			err = fmt.Errorf("%d of %d nodes are members", n, len(nodes))
 		}
-		e, early := errors.AsType[*api.Error](err)
-		early = early && (e.Exit == api.ExitNoQuorum || e.Exit == api.ExitUnreachable)
-		if err != nil && !early && ctx.Err() == nil {
-			return err
+		if err == nil {
+			_, err = c.Apply(ctx, api.ApplyRequest{Groups: []spec.Group{st.webGroup()}, Wait: foundTime})
+		}
+		if err == nil {
+			return nil
 		}
 		if pauseErr := st.pause(ctx, 20*time.Millisecond); pauseErr != nil {
-			return fmt.Errorf("%d of %d nodes are members: %w", alive(members), len(nodes), errors.Join(pauseErr, err))
+			return fmt.Errorf("%w: %w", pauseErr, err)
 		}
 	}
-	_, err := c.Apply(ctx, api.ApplyRequest{Groups: []spec.Group{st.webGroup()}, Wait: foundTime})
-	return err
 }
 
 func alive(members []api.Member) (n int) {

@@ -269,7 +269,7 @@ func (p *planner) cause(g *fsm.Group) string {
 		return "failover" // its registration is gone: it restarted, or was fenced with nowhere to go
 	case g.OwnerReleased || p.in.Tokens[id.Claim{Group: g.Spec.Name, Node: g.Owner, Epoch: g.Epoch}]:
 		return "failover" // it let go by itself
-	case len(g.Waits) > 0:
+	case slices.ContainsFunc(g.Waits, func(w fsm.Wait) bool { return !p.in.Tokens[w.Claim] }):
 		return "" // a move is under way; let it end
 	case owner.Standby:
 		return p.ifElsewhere(g, "standby")

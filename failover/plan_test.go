@@ -198,7 +198,7 @@ func content(in Inputs, g *fsm.Group) string {
 	if g.OwnerReleased || in.Tokens[id.Claim{Group: g.Spec.Name, Node: g.Owner, Epoch: g.Epoch}] {
 		return ""
 	}
-	if len(g.Waits) > 0 {
+	if slices.ContainsFunc(g.Waits, func(w fsm.Wait) bool { return !in.Tokens[w.Claim] }) {
 		return "it is on its way already"
 	}
 	if o.Standby || o.Stopped || o.Leaving {

@@ -69,7 +69,7 @@ func (s *sim) hostNow(h *simHost) clock.Instant { return h.clock.now(s.now) }
 func (h *simHost) answers(s *sim, a int) bool {
 	k := &h.kernel
 	switch {
-	case !k.on[a] && s.bug != bugPerAddress: // there the address stays on the host
+	case !k.on[a] && (s.bug != bugPerAddress || !k.guard): // there the address stays on the host
 		return false
 	case !k.guard:
 		return true

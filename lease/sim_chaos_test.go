@@ -12,6 +12,12 @@ func (s *sim) chaos() {
 		s.calmDown()
 		return
 	}
+	switch s.bug { // what seldom matters must happen often to be seen
+	case bugOneClock:
+		s.clockFault()
+	case bugSameID:
+		s.restartVoter(s.voters[s.IntN(simVoters)], true)
+	}
 	if s.hot {
 		s.hotChaos()
 		return

@@ -255,8 +255,8 @@ func (s *sim) restartVoter(v *simVoter, diskLost bool) {
 	}
 	if diskLost {
 		s.count["voter loses its disk"]++
-		if s.bug == bugSameID && s.p(.5) {
-			s.loseLog(s.IntN(4))
+		if s.bug == bugSameID {
+			s.loseLog(1 + s.IntN(3))
 		}
 	}
 	down := s.span(2*time.Millisecond, 500*time.Millisecond)

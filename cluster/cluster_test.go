@@ -1,0 +1,437 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"hanode/fsm"
+)
+
+func TestFoundAndPropose(t *testing.T) {
+	for _, n := range []int{1, 3, 5} {
+		t.Run(fmt.Sprint(n, " nodes"), func(t *testing.T) {
+			bubble(t, n, func(l *lab) {
+				for _, m := range l.all {
+					if must[bool](t)(HasState(m.stores)) {
+						t.Error("a fresh node has state")
+					}
+				}
+				lead := l.found()
+				l.bootstrap() // founded before: no error, no change
+				ctx := l.t.Context()
+				mark := must[uint64](t)(lead.Mark(ctx))
+				before := lead.m.Copy()
+				if before.Index < mark || !before.Founded() {
+					t.Errorf("acknowledged at %d, applied %d", mark, before.Index)
+				}
+				for range 2 { // a command may be proposed twice
+					r := must[fsm.Result](t)(lead.Propose(ctx, foundCmd(l.names)))
+					if r.Rejected != "" || len(r.Touched) > 0 {
+						t.Errorf("the second founding: %+v", r)
+					}
+				}
+				r := must[fsm.Result](t)(lead.Propose(ctx, fsm.Command{Pin: &fsm.Pin{Group: "none"}}))
+				if r.Rejected == "" {
+					t.Error("a rejection is a verdict, not an error")
+				}
+				mark = must[uint64](t)(lead.Mark(ctx))
+				l.applied(mark)
+				for _, m := range l.all {
+					if got := m.m.Copy(); got.EventSeq != before.EventSeq || got.Cluster != "web" {
+						t.Errorf("%s is at %+v", m.name, got)
+					}
+					if who, term := m.Leader(); who != lead.name || term == 0 {
+						t.Errorf("%s follows %q in term %d", m.name, who, term)
+					}
+					if m.Position() != lead.Position() {
+						t.Errorf("%s is at %v, the leader at %v", m.name, m.Position(), lead.Position())
+					}
+					if m == lead {
+						continue
+					}
+					_, err1 := m.Propose(ctx, foundCmd(l.names))
+					_, err2 := m.Mark(ctx)
+					if !errors.Is(err1, ErrNotLeader) || !errors.Is(err2, ErrNotLeader) || !errors.Is(m.HandOver(lead.name, 1), ErrNotLeader) {
+						t.Error("a follower committed:", err1, err2)
+					}
+				}
+				for _, s := range must[[]Member](t)(lead.Members()) {
+					if s.ID != s.Name+".1" || !s.Voter || l.all[s.Name] == nil {
+						t.Errorf("member %+v", s)
+					}
+				}
+			})
+		})
+	}
+}
+
+// TestNoQuorum: a leader without followers acknowledges nothing, and ctx is obeyed.
+func TestNoQuorum(t *testing.T) {
+	bubble(t, 3, func(l *lab) {
+		lead := l.found()
+		l.net.Cut(lead.name, "", "", true)
+		ctx, cancel := context.WithTimeout(l.t.Context(), 50*time.Millisecond)
+		defer cancel()
+		begin := time.Now()
+		if _, err := lead.Mark(ctx); !errors.Is(err, context.DeadlineExceeded) || time.Since(begin) > 60*time.Millisecond {
+			t.Errorf("%v after %v", err, time.Since(begin))
+		}
+		_, err := lead.Mark(l.t.Context())
+		if err == nil {
+			t.Error("acknowledged without a quorum")
+		}
+		l.until("it steps down", func() bool { return !lead.IsLeader() })
+		l.net.Heal()
+		l.leader()
+		l.propose("after")
+	})
+}
+
+// reign follows WhileLeader on one node.
+type reign struct {
+	running, begun, ended atomic.Int32
+	t                     *testing.T
+	m                     *member
+	acked                 *atomic.Uint64 // newest index that anybody was told is committed
+	linger                time.Duration
+}
+
+func (r *reign) fn(ctx context.Context) {
+	if r.running.Add(1) != 1 {
+		r.t.Error(r.m.name, "leads twice at once")
+	}
+	if want, got := r.acked.Load(), r.m.m.Copy().Index; got < want {
+		r.t.Errorf("%s began at %d although %d was acknowledged before", r.m.name, got, want)
+	}
+	r.begun.Add(1)
+	<-ctx.Done()
+	time.Sleep(r.linger)
+	r.ended.Add(1)
+	r.running.Add(-1)
+}
+
+// rule runs WhileLeader on every node until stop is called.
+func (l *lab) rule(linger time.Duration) (reigns map[string]*reign, acked *atomic.Uint64, stop func()) {
+	ctx, cancel := context.WithCancel(l.t.Context())
+	reigns, acked = map[string]*reign{}, &atomic.Uint64{}
+	var wg sync.WaitGroup
+	for name, m := range l.all {
+		r := &reign{t: l.t, m: m, linger: linger, acked: acked}
+		reigns[name] = r
+		node := m.Node
+		wg.Go(func() { node.WhileLeader(ctx, r.fn) })
+	}
+	return reigns, acked, func() { cancel(); wg.Wait() }
+}
+
+func TestWhileLeader(t *testing.T) {
+	bubble(t, 3, func(l *lab) {
+		reigns, acked, stop := l.rule(0)
+		old := l.found()
+		l.until("it rules", func() bool { return reigns[old.name].running.Load() == 1 })
+		for round := range 4 {
+			acked.Store(must[uint64](t)(old.Mark(l.t.Context())))
+			next := l.other(old)
+			if round%2 == 0 {
+				next.Stand()
+			} else {
+				l.net.Cut(old.name, "", "", true)
+				l.net.Cut("", old.name, "", true)
+			}
+			l.until("the old one is told", func() bool { return reigns[old.name].running.Load() == 0 })
+			l.net.Heal()
+			now := l.leader()
+			l.until("the new one rules", func() bool { return reigns[now.name].running.Load() == 1 })
+			old = now
+		}
+		stop()
+		for name, r := range reigns {
+			if r.running.Load() != 0 || r.begun.Load() != r.ended.Load() {
+				t.Errorf("%s began %d times, ended %d", name, r.begun.Load(), r.ended.Load())
+			}
+		}
+	})
+}
+
+// TestWhileLeaderWaits: work that takes long to end has ended before it begins
+// anew, however often leadership came and went meanwhile.
+func TestWhileLeaderWaits(t *testing.T) {
+	bubble(t, 3, func(l *lab) {
+		reigns, _, stop := l.rule(20 * time.Second)
+		first := l.found()
+		r := reigns[first.name]
+		l.until("it rules", func() bool { return r.running.Load() == 1 })
+		second := l.other(first)
+		for range 3 {
+			second.Stand()
+			l.until("the second leads", second.IsLeader)
+			time.Sleep(100 * time.Millisecond)
+			first.Stand()
+			l.until("the first leads again", first.IsLeader)
+			time.Sleep(100 * time.Millisecond)
+		}
+		if r.begun.Load() != 1 || r.running.Load() != 1 {
+			t.Errorf("began %d times while the first had not ended", r.begun.Load())
+		}
+		l.until("it begins anew", func() bool { return r.begun.Load() == 2 && r.running.Load() == 1 })
+		stop()
+	})
+}
+
+func TestStand(t *testing.T) {
+	for _, n := range []int{3, 5} {
+		t.Run(fmt.Sprint(n, " nodes"), func(t *testing.T) {
+			bubble(t, n, func(l *lab) {
+				lead := l.found()
+				l.applied(must[uint64](t)(lead.Mark(l.t.Context())))
+				_, term := lead.Leader()
+				lead.Stand() // leads already
+				time.Sleep(time.Second)
+				if _, now := lead.Leader(); now != term || !lead.IsLeader() {
+					t.Error("a leader that stands lost its term")
+				}
+				next := l.other(lead)
+				next.Stand()
+				if took := l.until("it leads", next.IsLeader); took > 20*time.Millisecond {
+					t.Errorf("took %v, a few round trips of 0.4 ms were enough", took)
+				}
+				l.propose("by the new leader")
+				l.until("the old one follows", func() bool { who, _ := lead.Leader(); return who == next.name && !lead.IsLeader() })
+				// The leader dies: nobody waits for raft's own second.
+				next.powerCut()
+				last := l.other(next)
+				begin := time.Now()
+				for !last.IsLeader() && time.Since(begin) < time.Second {
+					last.Stand() // its log may be the shorter one; then another must stand
+					time.Sleep(5 * time.Millisecond)
+					if !last.IsLeader() {
+						for _, name := range l.names {
+							if m := l.all[name]; m.Node != nil && m != last {
+								last = m
+								break
+							}
+						}
+					}
+				}
+				if took := time.Since(begin); took > 100*time.Millisecond {
+					t.Errorf("a new leader took %v", took)
+				}
+			})
+		})
+	}
+}
+
+func TestHandOver(t *testing.T) {
+	bubble(t, 3, func(l *lab) {
+		lead := l.found()
+		next := l.other(lead)
+		l.propose("before")
+		begin := time.Now()
+		check(t, lead.HandOver(next.name, 1))
+		if !next.IsLeader() || time.Since(begin) > 200*time.Millisecond {
+			t.Errorf("after %v the leader is not %s", time.Since(begin), next.name)
+		}
+		if !slices.Equal(next.history(), []string{"before"}) {
+			t.Error("the new leader lacks", next.history())
+		}
+		l.propose("after")
+
+		// To one that is gone: an error, and all goes on here.
+		l.leader()
+		gone := l.other(next)
+		gone.powerCut()
+		if err := next.HandOver(gone.name, 1); err == nil {
+			t.Error("handed over to a dead node")
+		}
+		if _, err := next.Mark(l.t.Context()); err != nil {
+			t.Error("the leader does not go on:", err)
+		}
+		if err := next.HandOver("nobody", 1); err == nil {
+			t.Error("handed over to nobody")
+		}
+	})
+}
+
+// TestQuietWhileHandingOver: nothing is proposed between the barrier and the
+// election.
+func TestQuietWhileHandingOver(t *testing.T) {
+	bubble(t, 3, func(l *lab) {
+		lead := l.found()
+		done := make(chan error, 1)
+		go func() { done <- lead.HandOver(l.other(lead).name, 1) }()
+		time.Sleep(30 * time.Millisecond)
+		if _, err := lead.Propose(l.t.Context(), foundCmd(l.names)); !errors.Is(err, ErrNotLeader) {
+			t.Error("proposed while handing over:", err)
+		}
+		check(t, <-done)
+	})
+}
+
+func TestRestartFromLog(t *testing.T) {
+	bubble(t, 3, func(l *lab) {
+		l.found()
+		l.propose("one")
+		for _, m := range l.all {
+			m.powerCut()
+		}
+		for _, m := range l.all {
+			if !must[bool](t)(HasState(m.stores)) {
+				t.Error("no state after a restart")
+			}
+			m.start()
+		}
+		l.applied(must[uint64](t)(l.leader().Mark(l.t.Context())))
+		l.propose("two")
+		l.applied(must[uint64](t)(l.leader().Mark(l.t.Context())))
+		for _, m := range l.all {
+			if got := m.history(); !slices.Equal(got, []string{"one", "two"}) {
+				t.Errorf("%s knows %v", m.name, got)
+			}
+		}
+	})
+}
+
+func TestRestartFromSnapshot(t *testing.T) {
+	bubble(t, 3, func(l *lab) {
+		l.found()
+		l.propose("one")
+		l.applied(must[uint64](t)(l.leader().Mark(l.t.Context())))
+		for _, m := range l.all {
+			check(t, m.raft.Snapshot().Error())
+			// What the snapshot covers goes, as after many entries.
+			first, last := must[uint64](t)(m.stores.Log.FirstIndex()), must[uint64](t)(m.stores.Log.LastIndex())
+			at := m.Position()
+			m.powerCut()
+			check(t, m.stores.Log.DeleteRange(first, last))
+			m.start()
+			if !m.m.Copy().Founded() || !slices.Equal(m.history(), []string{"one"}) {
+				t.Errorf("%s restored %v", m.name, m.history())
+			}
+			if now := m.Position(); now != at {
+				t.Errorf("%s was at %+v and thinks it is at %+v", m.name, at, now)
+			}
+		}
+		l.propose("two")
+		l.applied(must[uint64](t)(l.leader().Mark(l.t.Context())))
+	})
+}
+
+// TestLateNodeGetsSnapshot: one that was away for longer than the log reaches.
+func TestLateNodeGetsSnapshot(t *testing.T) {
+	bubble(t, 3, func(l *lab) {
+		lead := l.found()
+		away := l.other(lead)
+		l.applied(must[uint64](t)(lead.Mark(l.t.Context())))
+		away.powerCut()
+		l.propose("meanwhile")
+		var mark uint64
+		for range 1100 {
+			mark = must[uint64](t)(lead.Mark(l.t.Context()))
+		}
+		check(t, lead.raft.Snapshot().Error())
+		if first := must[uint64](t)(lead.stores.Log.FirstIndex()); first < 10 {
+			t.Fatalf("the leader's log still begins at %d", first)
+		}
+		away.start()
+		l.applied(mark)
+		if !slices.Equal(away.history(), []string{"meanwhile"}) {
+			t.Errorf("it knows %v", away.history())
+		}
+		if away.Position().LastIndex < mark {
+			t.Errorf("it is at %+v", away.Position())
+		}
+	})
+}
+
+func TestMembership(t *testing.T) {
+	bubble(t, 3, func(l *lab) {
+		l.names = l.names[:2]
+		lead := l.found()
+		check(t, lead.AddNonvoter("c", 1))
+		l.until("c has the log", func() bool { return l.all["c"].m.Copy().Founded() })
+		if l.all["c"].Bootstrap([]Server{{Name: "c", Voter: true}}) != nil {
+			t.Error("founding again is no error")
+		}
+		check(t, lead.AddVoter("c", 1))
+		find := func(name string) (out Member) {
+			for _, m := range must[[]Member](t)(lead.Members()) {
+				if m.Name == name {
+					out = m
+				}
+			}
+			return out
+		}
+		if m := find("c"); !m.Voter || m.ID != "c.1" {
+			t.Errorf("%+v", m)
+		}
+		check(t, lead.Remove("c.1"))
+		if m := find("c"); m.ID != "" {
+			t.Errorf("still there: %+v", m)
+		}
+	})
+}
+
+// TestNothingAcknowledgedIsLost is P3: whatever happens to leaders and links, what
+// was acknowledged is there in the end, once, on all nodes.
+func TestNothingAcknowledgedIsLost(t *testing.T) {
+	for seed := range uint64(5) {
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			bubble(t, 3, func(l *lab) {
+				l.found()
+				rng := rand.New(rand.NewPCG(seed, 7))
+				var acked []string
+				for i := range 40 {
+					victim := l.all[l.names[rng.IntN(3)]]
+					switch rng.IntN(5) {
+					case 0:
+						victim.Stand()
+					case 1:
+						l.net.Cut(victim.name, "", "", true)
+					case 2:
+						l.net.Cut("", victim.name, "", true)
+					case 3:
+						victim.powerCut()
+						victim.start()
+					case 4:
+						l.net.SetLoss(0.1)
+					}
+					text := fmt.Sprint("entry ", i)
+					cmd := fsm.Command{Report: &fsm.Report{Events: []fsm.Event{{Kind: "test", Text: text}}}}
+					for range 3 { // proposed again, also where it may have committed
+						for _, m := range l.all {
+							ctx, cancel := context.WithTimeout(l.t.Context(), 100*time.Millisecond)
+							if _, err := m.Propose(ctx, cmd); err == nil && !slices.Contains(acked, text) {
+								acked = append(acked, text)
+							}
+							cancel()
+						}
+						time.Sleep(time.Duration(rng.IntN(500)) * time.Millisecond)
+					}
+					l.net.Heal()
+				}
+				l.applied(must[uint64](t)(l.leader().Mark(l.t.Context())))
+				for _, m := range l.all {
+					count := map[string]int{}
+					for _, e := range m.history() {
+						count[e]++
+					}
+					for _, a := range acked {
+						if count[a] != 1 {
+							t.Errorf("%s has %q %d times", m.name, a, count[a])
+						}
+					}
+				}
+				if len(acked) < 10 {
+					t.Errorf("only %d of 40 were acknowledged", len(acked))
+				}
+			})
+		})
+	}
+}
