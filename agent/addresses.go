@@ -67,6 +67,13 @@ func (x addresses) Up(_ context.Context, r spec.Resource, env resource.Env) erro
 		return fmt.Errorf("open the guard for %s: %w", ad.Addr, err)
 	}
 	a.kernel.Announce(ad)
+	if w := a.groups.get(env.Group); w != nil {
+		w.mu.Lock()
+		if w.opened.IsZero() {
+			w.opened = a.host.Clock.Now()
+		}
+		w.mu.Unlock()
+	}
 	return nil
 }
 

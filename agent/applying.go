@@ -14,7 +14,7 @@ import (
 
 // Export returns the wanted set.
 func (a *Agent) Export(ctx context.Context) ([]spec.Group, error) {
-	return ask(a, func() ([]spec.Group, error) { return direct{a}.Export(ctx) },
+	return ask(ctx, a, readPatience, func() ([]spec.Group, error) { return direct{a}.Export(ctx) },
 		func(c *api.Client) ([]spec.Group, error) { return c.Export(ctx) })
 }
 
@@ -27,7 +27,7 @@ func (d direct) Export(context.Context) ([]spec.Group, error) {
 
 // Plan says what Apply would do.
 func (a *Agent) Plan(ctx context.Context, groups []spec.Group) (*api.Plan, error) {
-	return ask(a, func() (*api.Plan, error) { return direct{a}.Plan(ctx, groups) },
+	return ask(ctx, a, readPatience, func() (*api.Plan, error) { return direct{a}.Plan(ctx, groups) },
 		func(c *api.Client) (*api.Plan, error) { return c.Plan(ctx, groups) })
 }
 
@@ -35,6 +35,9 @@ func (a *Agent) Plan(ctx context.Context, groups []spec.Group) (*api.Plan, error
 // looks what the planner would do with it: the very code that decides.
 func (d direct) Plan(_ context.Context, groups []spec.Group) (*api.Plan, error) {
 	in := d.inputs()
+	if !in.State.Founded() {
+		return nil, d.noQuorum()
+	}
 	if err := checkGroups(groups, in.State); err != nil {
 		return nil, err
 	}
@@ -73,7 +76,7 @@ func checkGroups(groups []spec.Group, st *fsm.State) error {
 
 // Apply makes the groups the whole wanted set and waits for the result.
 func (a *Agent) Apply(ctx context.Context, req api.ApplyRequest) (*api.ApplyResult, error) {
-	return ask(a, func() (*api.ApplyResult, error) { return direct{a}.Apply(ctx, req) },
+	return ask(ctx, a, writePatience, func() (*api.ApplyResult, error) { return direct{a}.Apply(ctx, req) },
 		func(c *api.Client) (*api.ApplyResult, error) { return c.Apply(ctx, req) })
 }
 

@@ -68,9 +68,26 @@ func (a *Agent) leaderAPI() (*api.Client, error) {
 	return api.New("the leader "+to, func(ctx context.Context) (net.Conn, error) { return a.dialTLS(ctx, to, alpnPeer) }), nil
 }
 
-// ask runs local if this node leads, else remote at the leader. Without a leader
-// it returns the no-quorum error.
-func ask[T any](a *Agent, local func() (T, error), remote func(*api.Client) (T, error)) (T, error) {
+// ask runs local if this node leads, else remote at the leader. An election takes
+// a moment: while a majority of voters is heard it is waited out, up to patience.
+// Without a leader it returns the no-quorum error.
+func ask[T any](ctx context.Context, a *Agent, patience time.Duration, local func() (T, error), remote func(*api.Client) (T, error)) (T, error) {
+	for end := a.host.Clock.Now().Add(patience); ; sleepCtx(ctx, 10*time.Millisecond) {
+		v, err := askOnce(a, local, remote)
+		e, ok := errors.AsType[*api.Error](err)
+		if !ok || e.Exit != api.ExitNoQuorum || ctx.Err() != nil || !a.host.Clock.Now().Before(end) || !a.majorityAnswers(a.host.Clock.Now()) {
+			return v, err
+		}
+	}
+}
+
+// How long a call waits for an election to end.
+const (
+	readPatience  = time.Second
+	writePatience = 5 * time.Second
+)
+
+func askOnce[T any](a *Agent, local func() (T, error), remote func(*api.Client) (T, error)) (T, error) {
 	c, err := a.leaderAPI()
 	if err != nil {
 		var zero T
@@ -87,19 +104,25 @@ func ask[T any](a *Agent, local func() (T, error), remote func(*api.Client) (T, 
 	return v, err
 }
 
-// commit proposes and turns a rejection into a refusal.
+// commit proposes and turns a rejection into a refusal. Commands are idempotent, so
+// one whose fate an election left open is proposed again.
 func (a *Agent) commit(ctx context.Context, c fsm.Command) error {
 	c.At = a.host.Clock.Wall()
-	res, err := a.propose(ctx, c)
-	switch {
-	case errors.Is(err, cluster.ErrNoLeader):
-		return a.noQuorum()
-	case err != nil:
+	for end := a.host.Clock.Now().Add(writePatience); ; sleepCtx(ctx, 20*time.Millisecond) {
+		res, err := a.propose(ctx, c)
+		now := a.host.Clock.Now()
+		switch {
+		case err == nil && res.Rejected != "":
+			return fail("refused", "", "%s", res.Rejected)
+		case err == nil:
+			return nil
+		case ctx.Err() == nil && now.Before(end) && a.majorityAnswers(now):
+			continue
+		case errors.Is(err, cluster.ErrNoLeader):
+			return a.noQuorum()
+		}
 		return fail("not-committed", "it may have been done all the same: look with `hanode status`, then ask again", "%v", err)
-	case res.Rejected != "":
-		return fail("refused", "", "%s", res.Rejected)
 	}
-	return nil
 }
 
 // wait polls the state until done says so, at most limit; 0 = does not wait.
@@ -180,7 +203,7 @@ func event(e fsm.Event) api.Event {
 
 // Why explains a group's place.
 func (a *Agent) Why(ctx context.Context, group string) (*api.Why, error) {
-	w, err := ask(a, func() (*api.Why, error) { return direct{a}.Why(ctx, group) },
+	w, err := ask(ctx, a, readPatience, func() (*api.Why, error) { return direct{a}.Why(ctx, group) },
 		func(c *api.Client) (*api.Why, error) { return c.Why(ctx, group) })
 	if e, ok := errors.AsType[*api.Error](err); ok && w == nil && e.Exit == api.ExitNoQuorum {
 		here, hereErr := direct{a}.Why(ctx, group)

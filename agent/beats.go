@@ -82,7 +82,6 @@ type election struct {
 	e       *cluster.Elector
 	told    clock.Instant // when we last said that the leader is late
 	none    clock.Instant // since when no leader is known; zero = one is
-	members int
 }
 
 func (e *election) init(self string) { e.e = cluster.NewElector(self) }
@@ -172,8 +171,6 @@ func (a *Agent) deadtime(now clock.Instant) time.Duration {
 	}
 	return t.Deadtime
 }
-
-// timing2 is the node file's timing; the founders agreed on it.
 
 // electStep is how long each rank of candidate waits for the one before it.
 func (a *Agent) electStep() time.Duration { return max(a.cfg.Timing.Warntime/2, 50*time.Millisecond) }

@@ -66,6 +66,15 @@ func (e *ears) all() map[string]heard {
 	return maps.Clone(e.m)
 }
 
+// hearsLately reports whether a beat of the node came within deadtime.
+func (a *Agent) hearsLately(node string) bool {
+	now := a.host.Clock.Now()
+	a.ears.mu.Lock()
+	defer a.ears.mu.Unlock()
+	h, ok := a.ears.m[node]
+	return ok && now.Elapsed(h.at) < a.timing().Deadtime
+}
+
 // handle takes one authenticated datagram. It runs on the socket's goroutine and
 // must not block: no call out of here waits for a disk or a peer.
 func (a *Agent) handle(p gossip.Packet) {
@@ -154,8 +163,8 @@ func (a *Agent) onReply(from string, r lease.Reply) {
 	case lease.Behind:
 		h.SetVoters(r.Version, r.Voters)
 	case lease.Fenced:
+		signal(a.fenced) // under the lock: it is about this registration
 		a.hold.Unlock()
-		signal(a.fenced)
 		return
 	case lease.Unknown, lease.NotReady:
 	}
@@ -218,7 +227,7 @@ func (a *Agent) onTokens(ago time.Duration, claims ...id.Claim) {
 func (a *Agent) adopt(r fsm.Record) {
 	right := lease.Right{Group: r.Group, Epoch: r.Epoch, Owner: r.Owner, Voters: r.Voters.Names}
 	for _, w := range r.Waits {
-		right.Waits = append(right.Waits, lease.Wait{Claim: w.Claim, Bound: w.Bound})
+		right.Waits = append(right.Waits, lease.Wait{Claim: w.Claim, Bound: w.Bound, Live: w.Live})
 	}
 	a.machine.View(func(s *fsm.State) {
 		if g := s.Groups[r.Group]; g != nil {

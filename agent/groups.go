@@ -38,6 +38,7 @@ type worker struct {
 	problem string   // why it could not start or stop
 	since   time.Time
 	closed  clock.Instant // when its guard was last closed
+	opened  clock.Instant // when its first address was last announced; zero = not since the start
 	broken  error         // a resource failed for good; the loop gives the group up
 
 	unwatch func() // ends the monitors and waits for them; only the loop touches it
@@ -79,6 +80,13 @@ func (g *groups) names() []string {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return slices.Sorted(maps.Keys(g.m))
+}
+
+// here reports whether the group runs on this node, whole or in part.
+func (w *worker) here() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.running != 0
 }
 
 func (w *worker) isStarted() bool {

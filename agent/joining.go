@@ -117,8 +117,8 @@ func (a *Agent) enter(ctx context.Context) error {
 	}
 	n, err := cluster.Start(cluster.Config{
 		Name: a.cfg.Name, Disk: a.disk.number(), Machine: a.machine, Stores: stores, Log: a.log,
-		Listener: a.mux.Protocol(alpnRaft),
-		Dial:     func(ctx context.Context, node string) (net.Conn, error) { return a.dialTLS(ctx, node, alpnRaft) },
+		Listener: a.mux.Protocol(alpnRaft), Reachable: a.hearsLately,
+		Dial: func(ctx context.Context, node string) (net.Conn, error) { return a.dialTLS(ctx, node, alpnRaft) },
 	})
 	if err != nil {
 		return errors.Join(err, closeStores(stores))
@@ -405,6 +405,12 @@ func (a *Agent) adoptRegistration(ref id.NodeRef) {
 	h.SetVoters(version, names)
 	a.hold.Lock()
 	a.hold.holder = h
+	// More than one voter said that the last one was fenced; none can have said it
+	// of this one yet.
+	select {
+	case <-a.fenced:
+	default:
+	}
 	a.hold.Unlock()
 	a.log.Info("registered", "incarnation", ref.Inc)
 	signal(a.changed) // the new holder must learn every record

@@ -12,7 +12,7 @@ import (
 
 // Members lists the nodes. Beats go to voters only, so the leader knows best.
 func (a *Agent) Members(ctx context.Context) ([]api.Member, error) {
-	ms, err := ask(a, func() ([]api.Member, error) { return a.membersHere(), nil },
+	ms, err := ask(ctx, a, readPatience, func() ([]api.Member, error) { return a.membersHere(), nil },
 		func(c *api.Client) ([]api.Member, error) { return c.Members(ctx) })
 	if err != nil && ms == nil {
 		ms = a.membersHere()

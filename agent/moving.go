@@ -14,7 +14,7 @@ import (
 
 // Move is a switchover on request.
 func (a *Agent) Move(ctx context.Context, req api.MoveRequest) (*api.MoveResult, error) {
-	return ask(a, func() (*api.MoveResult, error) { return direct{a}.Move(ctx, req) },
+	return ask(ctx, a, writePatience, func() (*api.MoveResult, error) { return direct{a}.Move(ctx, req) },
 		func(c *api.Client) (*api.MoveResult, error) { return c.Move(ctx, req) })
 }
 
@@ -117,7 +117,7 @@ func target(in failover.Inputs, g *fsm.Group, want string) (id.NodeRef, error) {
 
 // Standby takes a node out of, or back into, the choice of owners.
 func (a *Agent) Standby(ctx context.Context, node string, on bool, wait time.Duration) (*api.NodeResult, error) {
-	return ask(a, func() (*api.NodeResult, error) { return direct{a}.Standby(ctx, node, on, wait) },
+	return ask(ctx, a, writePatience, func() (*api.NodeResult, error) { return direct{a}.Standby(ctx, node, on, wait) },
 		func(c *api.Client) (*api.NodeResult, error) { return c.Standby(ctx, node, on, wait) })
 }
 

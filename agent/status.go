@@ -13,7 +13,7 @@ import (
 // what the leader says.
 func (a *Agent) Status(ctx context.Context, group string) (*api.Status, error) {
 	remote := false
-	s, err := ask(a, func() (*api.Status, error) { return a.statusHere(group) },
+	s, err := ask(ctx, a, readPatience, func() (*api.Status, error) { return a.statusHere(group) },
 		func(c *api.Client) (*api.Status, error) { remote = true; return c.Status(ctx, group) })
 	if s == nil && err != nil {
 		if e, ok := errors.AsType[*api.Error](err); !ok || e.Exit != api.ExitNoQuorum {
@@ -56,8 +56,8 @@ func (a *Agent) statusHere(group string) (*api.Status, error) {
 			out.Groups = append(out.Groups, groupStatus(st.Groups[name]))
 		}
 	}
-	a.fillResources(out)
 	out.Problems = append(a.clusterProblems(st, a.membersHere()), a.local()...)
+	a.fillResources(out)
 	return out, nil
 }
 
@@ -98,7 +98,7 @@ func (a *Agent) fillResources(s *api.Status) {
 			continue
 		}
 		st := w.res.Status()
-		if len(st) != len(g.Resources) || w.running == 0 {
+		if len(st) != len(g.Resources) || !w.here() {
 			continue
 		}
 		for j, r := range st {

@@ -167,6 +167,7 @@ func (w *worker) start(ctx context.Context) {
 	}
 	w.mu.Lock()
 	w.running, w.started, w.problem, w.since = rec.Epoch, false, "", a.host.Clock.Wall()
+	w.opened = clock.Instant{}
 	w.mu.Unlock()
 	begin := a.host.Clock.Now()
 	startCtx, cancel := context.WithCancel(ctx)
@@ -223,12 +224,15 @@ func (w *worker) report(ctx context.Context, rec fsm.Record, begin clock.Instant
 		Time: a.host.Clock.Wall(), Node: a.cfg.Name, Group: w.name, Epoch: rec.Epoch, Kind: "started", Cause: rec.Cause,
 		Text: fmt.Sprintf("%s runs on %s", w.name, a.cfg.Name),
 	}
+	w.mu.Lock()
+	answers := w.opened
+	w.mu.Unlock()
 	a.hold.Lock()
 	for _, wait := range rec.Waits {
-		if t, ok := a.hold.tokens[wait.Claim]; ok && !begin.Before(t.at) {
-			// Nobody answered from the old owner's close, through the token's way here,
-			// to the first announcement.
-			ev.MS = ms(t.ago + begin.Add(took).Elapsed(t.at))
+		// Nobody answered from the old owner's close, through the token's way here, to
+		// the first announcement. A group without an address has no such silence.
+		if t, ok := a.hold.tokens[wait.Claim]; ok && !answers.IsZero() && !answers.Before(t.at) {
+			ev.MS = ms(t.ago + answers.Elapsed(t.at))
 		}
 	}
 	self := id.NodeRef{}
@@ -272,7 +276,8 @@ func (w *worker) watch(ctx context.Context) {
 // starts elsewhere.
 func (w *worker) failed(rec fsm.Record, err error) {
 	a := w.a
-	lost := w.look() == failover.Stop // not a fault of this host: it lost the right
+	// Not a fault of this host: it lost the right.
+	lost := errors.Is(err, errLost) || w.look() == failover.Stop
 	w.mu.Lock()
 	w.problem = err.Error()
 	w.mu.Unlock()

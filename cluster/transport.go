@@ -8,6 +8,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -98,15 +99,17 @@ func (a nodeAddr) String() string { return string(a) }
 // channel, for telling this node itself to stand for election.
 type transport struct {
 	*raft.NetworkTransport
-	id, name string
-	ch       chan raft.RPC
-	done     chan struct{}
-	once     sync.Once
-	wg       sync.WaitGroup
+	id, name  string
+	reachable func(node string) bool        // nil = always
+	term      atomic.Pointer[func() uint64] // raft's current term; nil until raft exists
+	ch        chan raft.RPC
+	done      chan struct{}
+	once      sync.Once
+	wg        sync.WaitGroup
 }
 
-func newTransport(inner *raft.NetworkTransport, id, name string) *transport {
-	t := &transport{NetworkTransport: inner, id: id, name: name, ch: make(chan raft.RPC), done: make(chan struct{})}
+func newTransport(inner *raft.NetworkTransport, id, name string, reachable func(string) bool) *transport {
+	t := &transport{NetworkTransport: inner, id: id, name: name, reachable: reachable, ch: make(chan raft.RPC), done: make(chan struct{})}
 	t.wg.Go(func() {
 		for {
 			select {
@@ -124,7 +127,30 @@ func newTransport(inner *raft.NetworkTransport, id, name string) *transport {
 	return t
 }
 
+func (t *transport) setTerm(fn func() uint64) { t.term.Store(&fn) }
+
 func (t *transport) Consumer() <-chan raft.RPC { return t.ch }
+
+// lookAgain is how often an append to a silent node looks whether it is back.
+const lookAgain = 10 * time.Millisecond
+
+// AppendEntries waits for a node that is not heard instead of failing: raft doubles
+// its pause after each failure up to ten seconds, so a node that was away for a
+// minute would be left behind for that long after its return. The wait ends when
+// the node is heard, when the term of the request is over, or with the transport.
+func (t *transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	for t.reachable != nil && !t.reachable(string(to)) {
+		select {
+		case <-t.done:
+			return raft.ErrTransportShutdown
+		case <-time.After(lookAgain):
+		}
+		if term := t.term.Load(); term != nil && (*term)() > args.Term {
+			return fmt.Errorf("append to %s: term %d is over", to, args.Term)
+		}
+	}
+	return t.NetworkTransport.AppendEntries(id, to, args, resp)
+}
 
 // EncodePeer renders a node's name, as raft's configuration has it, and not the
 // server's ID that is dialled.
@@ -148,10 +174,11 @@ func (t *transport) injectTimeoutNow() {
 	}
 }
 
+// wake ends every wait of AppendEntries, so that raft can shut down.
+func (t *transport) wake() { t.once.Do(func() { close(t.done) }) }
+
 func (t *transport) stop() {
-	t.once.Do(func() {
-		close(t.done)
-		_ = t.Close()
-	})
+	t.wake()
+	_ = t.Close()
 	t.wg.Wait()
 }

@@ -48,6 +48,14 @@ const busy = 50 * time.Millisecond
 // tooBusy marks a failure that may not be hanode's.
 const tooBusy = "this machine is too busy for a deadtime this short"
 
+// excuse is what to add to a failure during which the client paused that long.
+func excuse(stalled time.Duration) string {
+	if stalled <= busy {
+		return ""
+	}
+	return fmt.Sprintf("; %s: the client itself stood still for %s", tooBusy, short(stalled))
+}
+
 // judge says what is to be thought of a step. It is pure.
 func (s step) judge(o observed, notes []string) result {
 	r := result{
@@ -58,10 +66,7 @@ func (s step) judge(o observed, notes []string) result {
 	}
 	bad := append(s.faults("the address", o.began, o.address, s.silent), s.faults("the page", o.began, o.page, s.silent+pageTime)...)
 	if len(bad) > 0 {
-		if r.stalled > busy {
-			bad = append(bad, fmt.Sprintf("%s: the client itself stood still for %s", tooBusy, short(r.stalled)))
-		}
-		r.text = strings.Join(bad, "; ")
+		r.text = strings.Join(bad, "; ") + excuse(r.stalled)
 		return r
 	}
 	// Without faults there is exactly one change.

@@ -29,7 +29,7 @@ type step struct {
 // that is not busy is far below.
 const (
 	moveBound    = 2 * time.Second
-	moveTries    = 5 * time.Second // an election, say, lets a move be asked for again
+	moveTries    = 8 * time.Second // an election, say, lets a move be asked for again
 	takeover     = 4 * time.Second
 	failbackTime = 20 * time.Second // a node has to start, join and be found healthy first
 
@@ -155,7 +155,8 @@ func (st *stage) play(ctx context.Context, scr *screen, s step) result {
 	began := time.Now()
 	note, err := s.act(ctx, st)
 	if err != nil {
-		return result{name: s.name, text: err.Error()}
+		stalled := st.address.Look().Phase(s.name).LongestPause
+		return result{name: s.name, stalled: stalled, text: err.Error() + excuse(stalled)}
 	}
 	notes := []string{note}
 	arrived := await(ctx, st.sample, s.to, began.Add(s.within))

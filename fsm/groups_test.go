@@ -27,33 +27,39 @@ func TestAddressMoves(t *testing.T) {
 	}{
 		"to a group that runs elsewhere": {
 			func(r *replica) { r.must(groups(ips("web"), ips("db", dbIP, webIP))) },
-			"db", b1, 2, []id.Claim{claim("db", b1, 1), claim("web", a1, 1)},
+			"db", b1, 2,
+			[]id.Claim{claim("db", b1, 1), claim("web", a1, 1)},
 		},
 		"its old group waits for itself": {
 			func(r *replica) { r.must(groups(ips("web"), ips("db", dbIP, webIP))) },
-			"web", a1, 2, []id.Claim{claim("web", a1, 1)},
+			"web", a1, 2,
+			[]id.Claim{claim("web", a1, 1)},
 		},
 		"to a new group": {
 			func(r *replica) {
 				r.must(groups(ips("web"), ips("db", dbIP), ips("new", webIP)))
 				r.must(assign("new", 1, c1))
 			},
-			"new", c1, 1, []id.Claim{claim("web", a1, 1)},
+			"new", c1, 1,
+			[]id.Claim{claim("web", a1, 1)},
 		},
 		"of a deleted group": {
 			func(r *replica) { r.must(groups(ips("db", dbIP, webIP))) },
-			"db", b1, 2, []id.Claim{claim("db", b1, 1), claim("web", a1, 1)},
+			"db", b1, 2,
+			[]id.Claim{claim("db", b1, 1), claim("web", a1, 1)},
 		},
 		"of a group deleted long before": {
 			func(r *replica) { r.must(groups(ips("db", dbIP))); r.must(groups(ips("db", dbIP, webIP))) },
-			"db", b1, 2, []id.Claim{claim("db", b1, 1), claim("web", a1, 1)},
+			"db", b1, 2,
+			[]id.Claim{claim("db", b1, 1), claim("web", a1, 1)},
 		},
 		"taken away today, given tomorrow": {
 			func(r *replica) {
 				r.must(groups(ips("web"), ips("db", dbIP)))
 				r.must(groups(ips("web"), ips("db", dbIP, webIP)))
 			},
-			"db", b1, 2, []id.Claim{claim("db", b1, 1), claim("web", a1, 1)},
+			"db", b1, 2,
+			[]id.Claim{claim("db", b1, 1), claim("web", a1, 1)},
 		},
 		"of a group deleted, added anew without it": {
 			func(r *replica) {
@@ -61,7 +67,8 @@ func TestAddressMoves(t *testing.T) {
 				r.must(groups(ips("web", "10.0.0.77"), ips("db", dbIP)))
 				r.must(groups(ips("web", "10.0.0.77"), ips("db", dbIP, webIP)))
 			},
-			"db", b1, 2, []id.Claim{claim("db", b1, 1), claim("web", a1, 1)},
+			"db", b1, 2,
+			[]id.Claim{claim("db", b1, 1), claim("web", a1, 1)},
 		},
 		"on through a second group": {
 			func(r *replica) {
@@ -69,25 +76,29 @@ func TestAddressMoves(t *testing.T) {
 				r.must(groups(ips("web"), ips("db", dbIP), ips("new", webIP)))
 				r.must(assign("new", 1, c1))
 			},
-			"new", c1, 1, []id.Claim{claim("web", a1, 1), claim("db", b1, 2)},
+			"new", c1, 1,
+			[]id.Claim{claim("web", a1, 1), claim("db", b1, 2)},
 		},
 		"written another way": {
 			func(r *replica) { r.must(groups(ips("web"), ips("db", dbIP, "::ffff:10.0.0.100/128"))) },
-			"db", b1, 2, []id.Claim{claim("db", b1, 1), claim("web", a1, 1)},
+			"db", b1, 2,
+			[]id.Claim{claim("db", b1, 1), claim("web", a1, 1)},
 		},
 		"in the middle of a switchover": {
 			func(r *replica) {
 				r.must(assign("web", 2, c1))
 				r.must(groups(ips("web"), ips("db", dbIP, webIP)))
 			},
-			"db", b1, 2, []id.Claim{claim("db", b1, 1), claim("web", a1, 1), claim("web", c1, 2)},
+			"db", b1, 2,
+			[]id.Claim{claim("db", b1, 1), claim("web", a1, 1), claim("web", c1, 2)},
 		},
 		"after its holder let go": {
 			func(r *replica) {
 				r.must(released(claim("web", a1, 1)))
 				r.must(groups(ips("web"), ips("db", dbIP, webIP)))
 			},
-			"db", b1, 2, []id.Claim{claim("db", b1, 1)},
+			"db", b1, 2,
+			[]id.Claim{claim("db", b1, 1)},
 		},
 		"another address of the group stays": {
 			func(r *replica) { r.must(groups(ips("web", webIP), ips("db", dbIP, "10.0.0.9"))) },

@@ -91,8 +91,10 @@ func found() fsm.Command {
 	return fsm.Command{Found: &fsm.Found{
 		Cluster: "web", Digest: "d1", Timing: spec.Profiles["fast"],
 		Nodes: []spec.Node{
-			{Name: "a", Address: "10.0.0.1", Role: spec.RoleNode}, {Name: "b", Address: "10.0.0.2", Role: spec.RoleNode},
-			{Name: "c", Address: "10.0.0.3", Role: spec.RoleNode}, {Name: "w", Address: "10.0.0.4", Role: spec.RoleWitness},
+			{Name: "a", Address: "10.0.0.1", Role: spec.RoleNode},
+			{Name: "b", Address: "10.0.0.2", Role: spec.RoleNode},
+			{Name: "c", Address: "10.0.0.3", Role: spec.RoleNode},
+			{Name: "w", Address: "10.0.0.4", Role: spec.RoleWitness},
 		},
 		Voters: []string{"w", "a", "b"},
 		Groups: []spec.Group{ips("web", "10.0.0.100/24"), ips("db", "10.0.0.101/24")},
