@@ -78,10 +78,10 @@ func (a *Agent) voters() []string {
 
 // election is this voter's elector and what it needs besides.
 type election struct {
-	mu      sync.Mutex
-	e       *cluster.Elector
-	told    clock.Instant // when we last said that the leader is late
-	none    clock.Instant // since when no leader is known; zero = one is
+	mu   sync.Mutex
+	e    *cluster.Elector
+	told clock.Instant // when we last said that the leader is late
+	none clock.Instant // since when no leader is known; zero = one is
 }
 
 func (e *election) init(self string) { e.e = cluster.NewElector(self) }

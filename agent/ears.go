@@ -42,8 +42,10 @@ func (e *ears) note(from string, b lease.Beat, now clock.Instant) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	h, known := e.m[from]
-	if known && b.Ref == h.beat.Ref && b.Seq <= h.beat.Seq {
-		return // the copy that came over another link
+	if known && b.Ref == h.beat.Ref && (b.Seq == h.beat.Seq || b.Seq < h.beat.Seq && b.Ref.Inc > 0) {
+		// The copy that came over another link, or an old one. Beats before the
+		// registration are numbered by the boot clock, which a reboot sets back.
+		return
 	}
 	if known {
 		h.gap = max(now.Elapsed(h.at), h.gap-h.gap/1024)

@@ -25,13 +25,22 @@ var kinds = []struct {
 		Ref: ref("primary", 3), Seq: 1 << 40, Version: 7, Unleased: time.Second, Left: 215 * time.Microsecond, Applied: 6, Ready: true,
 		Silent: []id.NodeRef{ref("a", 1), ref("b", 2)}, Tokens: []id.Claim{claim("web", ref("primary", 3), 9)},
 	}, func(b []byte) (message, error) { return lease.ParseBeat(b) }},
-	{lease.KindAnswer, lease.Reply{Ref: ref("primary", 3), Seq: 12, Answer: lease.Behind, Version: 4, Voters: []string{"a", "b", "c"}},
-		func(b []byte) (message, error) { return lease.ParseReply(b) }},
-	{lease.KindRevoke, lease.Revoke{Ref: ref("primary", 3), Bound: 250 * time.Millisecond, Tell: "secondary"},
-		func(b []byte) (message, error) { return lease.ParseRevoke(b) }},
+	{
+		lease.KindAnswer,
+		lease.Reply{Ref: ref("primary", 3), Seq: 12, Answer: lease.Behind, Version: 4, Voters: []string{"a", "b", "c"}},
+		func(b []byte) (message, error) { return lease.ParseReply(b) },
+	},
+	{
+		lease.KindRevoke,
+		lease.Revoke{Ref: ref("primary", 3), Bound: 250 * time.Millisecond, Tell: "secondary"},
+		func(b []byte) (message, error) { return lease.ParseRevoke(b) },
+	},
 	{lease.KindExpired, lease.Expired{Ref: ref("primary", 3)}, func(b []byte) (message, error) { return lease.ParseExpired(b) }},
-	{lease.KindToken, lease.Token{Claim: claim("web", ref("primary", 3), 9), Ago: 800 * time.Microsecond},
-		func(b []byte) (message, error) { return lease.ParseToken(b) }},
+	{
+		lease.KindToken,
+		lease.Token{Claim: claim("web", ref("primary", 3), 9), Ago: 800 * time.Microsecond},
+		func(b []byte) (message, error) { return lease.ParseToken(b) },
+	},
 }
 
 func TestMessagesRoundTrip(t *testing.T) {

@@ -73,9 +73,11 @@ type ipDriver struct{ a Addresses }
 func (d ipDriver) Start(ctx context.Context, r spec.Resource, env Env) error {
 	return d.a.Up(ctx, r, env)
 }
+
 func (d ipDriver) Stop(ctx context.Context, r spec.Resource, env Env) error {
 	return d.a.Down(ctx, r, env)
 }
+
 func (d ipDriver) Monitor(ctx context.Context, r spec.Resource, _ Env) error {
 	return d.a.Check(ctx, r)
 }

@@ -493,10 +493,12 @@ func TestWatchEnds(t *testing.T) {
 type kernel struct{ up map[string]bool }
 
 func (k *kernel) Up(_ context.Context, r spec.Resource, _ Env) error { k.up[r.Name] = true; return nil }
+
 func (k *kernel) Down(_ context.Context, r spec.Resource, _ Env) error {
 	delete(k.up, r.Name)
 	return nil
 }
+
 func (k *kernel) Check(_ context.Context, r spec.Resource) error {
 	if !k.up[r.Name] {
 		return ErrStopped

@@ -1,16 +1,15 @@
 package netio
 
 import (
-	"sync"
-	"unsafe"
-
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
+	"sync"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
