@@ -38,6 +38,7 @@ type lab struct {
 	tm     spec.Timing
 	key    string
 	hosts  map[string]*host
+	order  []*host // as in nodes
 	begin  time.Time
 	log    *logBook
 	group  string       // the node file's groups
@@ -152,6 +153,7 @@ func newLabOf(t testing.TB, tm spec.Timing, seed uint64, names []string, groups 
 			{Name: "eth1", Addr: netip.MustParseAddr(fmt.Sprintf("10.77.0.%d", i+1))},
 		}
 		l.hosts[n] = h
+		l.order = append(l.order, h)
 	}
 	go l.watch()
 	return l
@@ -394,9 +396,9 @@ func (l *lab) answers(addr string) []string {
 
 func (l *lab) answering(a netip.Addr) []string {
 	var out []string
-	for _, n := range l.nodes {
-		if l.hosts[n.Name].kernel.Answers(a) {
-			out = append(out, n.Name)
+	for _, h := range l.order {
+		if h.kernel.Answers(a) {
+			out = append(out, h.name)
 		}
 	}
 	return out

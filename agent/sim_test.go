@@ -19,7 +19,7 @@ import (
 )
 
 var (
-	simSeeds = flag.Int("sim.seeds", 200, "how many fault schedules TestSim runs")
+	simSeeds = flag.Int("sim.seeds", 150, "how many fault schedules TestSim runs")
 	simSeed  = flag.Uint64("sim.seed", 0, "run only this fault schedule; 0 = all")
 	simLog   = flag.Bool("sim.log", false, "log every node of a lab to standard error")
 )
@@ -99,7 +99,7 @@ func (s *simRun) run(t *testing.T) {
 			owners = append(owners, n)
 		}
 	}
-	length := 20*time.Second + span(rng, 0, 20*time.Second)
+	length := 20*time.Second + span(rng, 0, time.Duration(rng.Float64()*float64(20*time.Second)))
 	faults := schedule(rng, length)
 	l := newLabOf(t, spec.Profiles["fast"], s.seed, names, variant(rng, owners))
 	for _, n := range names {
