@@ -191,7 +191,7 @@ func (a *Agent) watchLeader(now clock.Instant) {
 		e.none = clock.Instant{}
 		return
 	}
-	late := false
+	var late bool
 	if leader == "" {
 		if e.none.IsZero() {
 			e.none = now

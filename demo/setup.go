@@ -233,7 +233,7 @@ func (st *stage) open(ctx context.Context, scr *screen) error {
 	if err := st.apply(ctx); err != nil {
 		return err
 	}
-	for !(st.sample() == primary && st.page.Now() == primary) {
+	for st.sample() != primary || st.page.Now() != primary {
 		if err := st.pause(ctx, 5*time.Millisecond); err != nil {
 			return fmt.Errorf("%q answers for %v: %w", st.sample(), vip, err)
 		}

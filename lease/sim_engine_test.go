@@ -330,7 +330,6 @@ func (s *sim) recordAt(g, index int) (record, bool) {
 func groupName(g int) string     { return string([]byte{'g', byte('0' + g)}) }
 func groupIndex(name string) int { return int(name[1] - '0') }
 func nodeName(n int) string      { return string([]byte{'n', byte('0' + n)}) }
-func nodeIndex(name string) int  { return int(name[1] - '0') }
 func voterName(v int) string     { return string([]byte{'v', byte('0' + v)}) }
 func voterIndex(name string) int { return int(name[1] - '0') }
 func addressName(a int) string {

@@ -202,9 +202,7 @@ func (s *sim) place(l *simLeader, g *fsm.Group, to id.NodeRef) {
 
 func (s *sim) assign(l *simLeader, g *fsm.Group, to id.NodeRef, cause string) {
 	a := fsm.Assign{Group: g.Spec.Name, Epoch: g.Epoch + 1, To: to}
-	for _, c := range s.released(l, g) {
-		a.Released = append(a.Released, c)
-	}
+	a.Released = append(a.Released, s.released(l, g)...)
 	t := fsm.Takeover{Assigns: []fsm.Assign{a}, Cause: cause}
 	if res, ok := s.commit(l, fsm.Command{Takeover: &t}); ok && (res.Rejected == "" || s.bug == bugPushCommand) {
 		s.push(t)

@@ -53,9 +53,6 @@ func Parse(text, dev string) (Address, error) {
 	return Address{Addr: a, Prefix: p, Dev: dev}, nil
 }
 
-// host is the prefix that goes on the device.
-func (a Address) host() netip.Prefix { return netip.PrefixFrom(a.Addr, a.Addr.BitLen()) }
-
 func broadcast(p netip.Prefix) netip.Addr {
 	b := p.Addr().As4()
 	for i := p.Bits(); i < 32; i++ {

@@ -356,7 +356,11 @@ func TestNewDeviceIsGuarded(t *testing.T) {
 			t.Error("a closed address on the new device was answered")
 		}
 		must(t, k.Open(other))
-		if !heard() && !heard() && !heard() {
+		answered := false
+		for range 3 {
+			answered = answered || heard()
+		}
+		if !answered {
 			t.Error("an open address on the new device was not answered")
 		}
 	})

@@ -123,11 +123,11 @@ type machine struct {
 }
 
 var (
-	hostIP4, peerIP4 = netip.MustParsePrefix("10.9.0.1/24"), netip.MustParsePrefix("10.9.0.2/24")
-	hostIP6, peerIP6 = netip.MustParsePrefix("fd09::1/64"), netip.MustParsePrefix("fd09::2/64")
-	vip4             = Address{netip.MustParseAddr("10.9.0.100"), netip.MustParsePrefix("10.9.0.100/24"), ""}
-	vip6             = Address{netip.MustParseAddr("fd09::100"), netip.MustParsePrefix("fd09::100/64"), ""}
-	bothVIPs         = []Address{vip4, vip6}
+	peerIP4  = netip.MustParsePrefix("10.9.0.2/24")
+	peerIP6  = netip.MustParsePrefix("fd09::2/64")
+	vip4     = Address{netip.MustParseAddr("10.9.0.100"), netip.MustParsePrefix("10.9.0.100/24"), ""}
+	vip6     = Address{netip.MustParseAddr("fd09::100"), netip.MustParsePrefix("fd09::100/64"), ""}
+	bothVIPs = []Address{vip4, vip6}
 )
 
 func newMachine(t testing.TB) *machine {

@@ -166,7 +166,9 @@ func (k *Kernel) Prepare(addrs []vip.Address) error {
 			want[a.Addr] = a
 		}
 		for a, v := range want {
-			k.guard.open[a] = k.guard.open[a]
+			if _, known := k.guard.open[a]; !known {
+				k.guard.open[a] = false
+			}
 			k.host.listed[a] = v
 		}
 		for a := range k.guard.open {
