@@ -19,7 +19,7 @@ import (
 )
 
 var (
-	simSeeds = flag.Int("sim.seeds", 150, "how many fault schedules TestSim runs")
+	simSeeds = flag.Int("sim.seeds", 100, "how many fault schedules TestSim runs")
 	simSeed  = flag.Uint64("sim.seed", 0, "run only this fault schedule; 0 = all")
 	simLog   = flag.Bool("sim.log", false, "log every node of a lab to standard error")
 )

@@ -58,11 +58,11 @@ func TestLoadNode(t *testing.T) {
 			Keepalive: 300 * time.Millisecond, Warntime: 2 * time.Second, Deadtime: 3 * time.Second, Initdead: 30 * time.Second,
 		},
 		Nodes: []spec.Node{
-			{Name: "mx-3", Address: "fd00::3", Role: spec.RoleNode},
-			{Name: "mx-1", Address: "fd00::1", Role: spec.RoleNode},
-			{Name: "mx-2", Address: "fd00::2", Role: spec.RoleNode},
-			{Name: "mx-4", Address: "fd00::4", Role: spec.RoleNode},
-			{Name: "mx-w", Address: "fd00::5", Role: spec.RoleWitness},
+			{Name: "mx-3", Address: "192.0.2.13", Role: spec.RoleNode},
+			{Name: "mx-1", Address: "192.0.2.11", Role: spec.RoleNode},
+			{Name: "mx-2", Address: "192.0.2.12", Role: spec.RoleNode},
+			{Name: "mx-4", Address: "192.0.2.14", Role: spec.RoleNode},
+			{Name: "mx-w", Address: "192.0.2.15", Role: spec.RoleWitness},
 		},
 	}
 	for _, tt := range []struct {
@@ -137,7 +137,7 @@ func TestSelf(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := spec.Node{Name: "mx-2", Address: "fd00::2", Role: spec.RoleNode}
+	want := spec.Node{Name: "mx-2", Address: "192.0.2.12", Role: spec.RoleNode}
 	if got, ok := n.Self(); !ok || got != want {
 		t.Errorf("Self = %v, %v", got, ok)
 	}

@@ -51,7 +51,7 @@ func checkDevice(subject, text string) finding {
 
 // checkNodeAddress reads the address of a node.
 func checkNodeAddress(text string) (netip.Addr, finding) {
-	bad := finding{allowed: `a node's address is one IP address, such as "10.0.0.1" or "fd00::1"`}
+	bad := finding{allowed: `a node's address is one IPv4 address, such as "10.0.0.1" (links over IPv6 are not available yet)`}
 	addr, err := netip.ParseAddr(text)
 	switch {
 	case err != nil:
@@ -66,6 +66,8 @@ func checkNodeAddress(text string) (netip.Addr, finding) {
 		bad.what = fmt.Sprintf("address %s has a zone", quote(text))
 	case unusable(addr) != "":
 		bad.what = fmt.Sprintf("address %s is %s", quote(text), unusable(addr))
+	case addr.Is6():
+		bad.what = fmt.Sprintf("address %s is an IPv6 address", quote(text))
 	default:
 		return addr, finding{}
 	}

@@ -18,14 +18,14 @@ timing {
   warntime = "2s"
 }
 
-node "mx-3" { address = "FD00:0::3" }
-node "mx-1" { address = "fd00::1" }
-node "mx-2" { address = "fd00::2" }
+node "mx-3" { address = "192.0.2.13" }
+node "mx-1" { address = "192.0.2.11" }
+node "mx-2" { address = "192.0.2.12" }
 node "mx-4" {
-  address = "fd00::4"
+  address = "192.0.2.14"
   role    = "node"
 }
 node "mx-w" {
-  address = "fd00::5"
+  address = "192.0.2.15"
   role    = "witness"
 }
