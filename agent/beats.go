@@ -82,6 +82,7 @@ type election struct {
 	e    *cluster.Elector
 	told clock.Instant // when we last said that the leader is late
 	none clock.Instant // since when no leader is known; zero = one is
+	last string        // the newest leader known
 }
 
 func (e *election) init(self string) { e.e = cluster.NewElector(self) }
@@ -188,19 +189,20 @@ func (a *Agent) watchLeader(now clock.Instant) {
 	defer e.mu.Unlock()
 	if leader == a.cfg.Name {
 		e.e.Clear()
-		e.none = clock.Instant{}
+		e.none, e.last = clock.Instant{}, leader
 		return
 	}
-	var late bool
-	if leader == "" {
-		if e.none.IsZero() {
-			e.none = now
-		}
-		late = now.Elapsed(e.none) >= a.cfg.Timing.Warntime
-	} else {
-		e.none = clock.Instant{}
+	if leader == "" && e.none.IsZero() {
+		e.none = now
+	} else if leader != "" {
+		e.none, e.last = clock.Instant{}, leader
+	}
+	// An election that fails leaves nobody known to lead; the one that was missed is
+	// missed all the same, and the next try need not wait for warntime again.
+	late := leader == "" && now.Elapsed(e.none) >= a.cfg.Timing.Warntime
+	if e.last != "" && e.last != a.cfg.Name {
 		a.grant.Lock()
-		late = now.Elapsed(a.grant.Heard(leader)) >= a.cfg.Timing.Warntime
+		late = late || now.Elapsed(a.grant.Heard(e.last)) >= a.cfg.Timing.Warntime
 		a.grant.Unlock()
 	}
 	if !late {

@@ -108,8 +108,8 @@ func (g *Grantor) Beat(ref id.NodeRef, seq, version uint64, now clock.Instant) A
 }
 
 // Revoke takes a REVOKE: from now on ref is never acked. tell is who wants to
-// hear EXPIRED. It must follow the commit of the fence or assignment; a REVOKE
-// sent before it broke 53 of 2,000 runs.
+// hear EXPIRED. It must follow the commit of a fence of ref, or of a registration
+// that supersedes it; a REVOKE sent before that broke 53 of 2,000 runs.
 func (g *Grantor) Revoke(ref id.NodeRef, bound time.Duration, tell ...string) {
 	r := g.revoked[ref]
 	if r == nil {
