@@ -135,7 +135,7 @@ func measure(c *livelab.Cluster, name string, runs int) error {
 		ms := float64(p.LongestSilence.Microseconds()) / 1000
 		got = append(got, ms)
 		overlaps += len(r.Overlaps)
-		lost += int(r.Lost)
+		lost += r.Lost
 		fmt.Printf(" %.1f", ms)
 		if err := f.back(c); err != nil {
 			return err
