@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -83,12 +84,35 @@ func TestWeb(t *testing.T) {
 	do("monitor", 0)
 
 	// One that hangs is a failure, and is stopped all the same.
-	if err := unix.Kill(pid(), unix.SIGSTOP); err != nil {
+	hung := pid()
+	if err := unix.Kill(hung, unix.SIGSTOP); err != nil {
 		t.Fatal(err)
+	}
+	for end := time.Now().Add(10 * time.Second); !allStopped(t, hung) && time.Now().Before(end); time.Sleep(time.Millisecond) {
 	}
 	do("monitor", exitFailed)
 	do("stop", 0)
 	do("monitor", exitStopped)
+}
+
+// allStopped reports whether every thread of the process has stopped; one that runs
+// on another processor may answer for a moment after the signal was sent.
+func allStopped(t *testing.T, pid int) bool {
+	t.Helper()
+	stats, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	if err != nil || len(stats) == 0 {
+		t.Fatalf("threads of %d: %v", pid, err)
+	}
+	for _, file := range stats {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			return false
+		}
+		if i := strings.LastIndexByte(string(b), ')'); i < 0 || !strings.HasPrefix(string(b[i+1:]), " T") {
+			return false
+		}
+	}
+	return true
 }
 
 func TestWebRefuses(t *testing.T) {
