@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"hanode/internal/spec"
 	"hanode/resource"
@@ -35,19 +36,28 @@ type addresses struct{ a *Agent }
 // released, whatever else was stopped.
 var errNotClosed = errors.New("the address could not be silenced")
 
+// prepareLimit is how long an address may be unknown to the guard before that is a
+// failure to start.
+const prepareLimit = 2 * time.Second
+
 // errLost means that the right to hold went away on the way to the kernel.
 var errLost = errors.New("the right to hold this group went away")
 
 // Up adds the address behind the closed guard, opens it if the group may still be
 // held at that epoch, and announces: a switch that learns of the address before it
 // answers would lose the client's first packets.
-func (x addresses) Up(_ context.Context, r spec.Resource, env resource.Env) error {
+func (x addresses) Up(ctx context.Context, r spec.Resource, env resource.Env) error {
 	a := x.a
 	ad, err := vip.Parse(r.Name, r.Dev)
 	if err != nil {
 		return err
 	}
-	if err := a.kernel.Add(ad); err != nil {
+	err = a.kernel.Add(ad)
+	for end := time.Now().Add(prepareLimit); errors.Is(err, vip.ErrNotPrepared) && time.Now().Before(end) && ctx.Err() == nil; {
+		sleepCtx(ctx, 2*time.Millisecond) // the guard is told by another goroutine, which may be the later one
+		err = a.kernel.Add(ad)
+	}
+	if err != nil {
 		return err
 	}
 	a.hold.Lock()

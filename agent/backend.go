@@ -54,6 +54,10 @@ func (a *Agent) leaderAPI() (*api.Client, error) {
 		return nil, a.noQuorum()
 	}
 	if n.IsLeader() {
+		// A leader that was just cut off leads, as far as raft knows, for a moment more.
+		if !a.majorityAnswers(a.host.Clock.Now()) {
+			return nil, a.noQuorum()
+		}
 		return nil, nil
 	}
 	to, _ := n.Leader()

@@ -19,6 +19,14 @@ type bad struct {
 	clk       clock.Clock
 	relative  time.Duration // renews by this much from when the write is made, whatever it was told
 	removeNot bool          // RemoveOurs removes nothing
+	addNot    error         // Add fails
+}
+
+func (b bad) Add(a vip.Address) error {
+	if b.addNot != nil {
+		return b.addNot
+	}
+	return b.Kernel.Add(a)
 }
 
 func (b bad) Close(a vip.Address) error {

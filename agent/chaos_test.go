@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"hanode/cluster"
 	"hanode/fsm"
 	"hanode/internal/spec"
 )
@@ -358,13 +359,24 @@ func (c *chaos) loseDisk(h *host, f fault) int {
 	c.sleep(f.length)
 	h.start()
 	h.give()
+	// Its vote counts once every node has it in its configuration: raft gives no vote
+	// to whom it does not know as a voter.
 	back := func() bool {
 		a, _ := h.running()
 		if a == nil || a.disk.number() <= from {
 			return false
 		}
-		n := a.node.Load()
-		return n != nil && slices.Contains(a.raftVoters(n), h.name) && n.Position().LastIndex > 1
+		for _, o := range c.order {
+			a, _ := o.running()
+			if a == nil || a.node.Load() == nil {
+				return false
+			}
+			ms, err := a.node.Load().Members()
+			if err != nil || !slices.Contains(ms, cluster.Member{ID: cluster.ServerID(h.name, from+1), Name: h.name, Voter: true}) {
+				return false
+			}
+		}
+		return true
 	}
 	c.wg.Go(func() {
 		for !back() {

@@ -60,6 +60,9 @@ func (l *leading) formedBy(a *Agent, now clock.Instant) bool {
 	if len(names) == 0 && !a.founded() {
 		return false
 	}
+	if !a.able(now) {
+		return false
+	}
 	all := a.ears.all()
 	for _, n := range names {
 		// Whole means able to own: a node that still catches up would lose its group to
@@ -71,6 +74,16 @@ func (l *leading) formedBy(a *Agent, now clock.Instant) bool {
 	}
 	l.formed = true
 	return true
+}
+
+// able reports whether this node itself could own a group now.
+func (a *Agent) able(now clock.Instant) bool {
+	a.grant.Lock()
+	ready := a.grant.IsReady() || !a.grant.voter
+	a.grant.Unlock()
+	a.hold.Lock()
+	defer a.hold.Unlock()
+	return ready && a.hold.holder != nil && a.hold.holder.Leased(now)
 }
 
 func (a *Agent) founded() bool {

@@ -16,6 +16,7 @@ import (
 	"hanode/fsm"
 	"hanode/internal/id"
 	"hanode/internal/spec"
+	"hanode/vip"
 )
 
 var fast = spec.Profiles["fast"]
@@ -585,6 +586,48 @@ func TestLeaseLostWhileStarting(t *testing.T) {
 		defer l.log.mu.Unlock()
 		if strings.Contains(l.log.buf.String(), "cannot run here") {
 			t.Error("the host was blamed")
+		}
+	})
+}
+
+// A group that cannot start where it is preferred goes elsewhere after one try,
+// and says why, however fast its release travels.
+func TestGroupThatCannotStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t, fast, "primary", "secondary", "arbiter")
+		defer l.close()
+		l.hosts["primary"].gear = func(k vip.Kernel) vip.Kernel {
+			return bad{Kernel: k, tier: vip.TierEBPF, addNot: errors.New("no such device")}
+		}
+		l.startAll()
+		l.until("hold", 5*time.Second, l.held("secondary"))
+		time.Sleep(5 * time.Second)
+		l.view(func(s *fsm.State) {
+			g := s.Groups["web"]
+			if !strings.Contains(g.Failed["primary"], "no such device") || g.Epoch > 3 {
+				t.Errorf("epoch %d, failed %v", g.Epoch, g.Failed)
+			}
+		})
+		if !l.held("secondary")() {
+			t.Errorf("answers: %v", l.answers(vipA))
+		}
+	})
+}
+
+// The guard may learn of an address later than the group's worker.
+func TestGuardIsSlowToPrepare(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t, fast, "primary", "secondary", "arbiter")
+		defer l.close()
+		l.startAll()
+		_, sys := l.hosts["primary"].running()
+		for ; sys == nil; _, sys = l.hosts["primary"].running() {
+			time.Sleep(time.Millisecond)
+		}
+		sys.hang("prepare", 600*time.Millisecond)
+		l.until("hold", 2*time.Second, l.held("primary"))
+		if e := l.epoch("web"); e != 1 {
+			t.Errorf("it took %d epochs", e)
 		}
 	})
 }

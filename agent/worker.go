@@ -281,19 +281,34 @@ func (w *worker) failed(rec fsm.Record, err error) {
 	w.mu.Lock()
 	w.problem = err.Error()
 	w.mu.Unlock()
-	if !w.stop() {
-		return
-	}
 	if lost {
+		w.stop()
 		return
 	}
 	a.log.Error("the group cannot run here", "group", w.name, "epoch", rec.Epoch, "err", err)
+	cmd := fsm.Command{At: a.host.Clock.Wall(), Released: &fsm.Released{
+		Claims: []id.Claim{{Group: w.name, Node: rec.Owner, Epoch: rec.Epoch}}, Failed: err.Error(),
+	}}
+	// The reason must be in the log before the leader has the token, or it gives the
+	// group to this very node again. This goroutine is the only one that could open
+	// the group meanwhile.
+	told := false
+	stopped := w.stopAfter(func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(a.ctx), 2*a.timing().Deadtime)
+		defer cancel()
+		_, err := a.propose(ctx, cmd)
+		told = err == nil
+	})
+	if !stopped {
+		return
+	}
 	w.mu.Lock()
 	w.problem = err.Error()
 	w.mu.Unlock()
-	claim := id.Claim{Group: w.name, Node: rec.Owner, Epoch: rec.Epoch}
+	if told {
+		return
+	}
 	a.goLoop(func(ctx context.Context) {
-		cmd := fsm.Command{At: a.host.Clock.Wall(), Released: &fsm.Released{Claims: []id.Claim{claim}, Failed: err.Error()}}
 		for ctx.Err() == nil {
 			if _, err := a.propose(ctx, cmd); err == nil {
 				return
@@ -306,7 +321,10 @@ func (w *worker) failed(rec fsm.Record, err error) {
 // stop lets the group go: stop right to left (the address closes its guard before
 // it goes), *then* remember, *then* tell. It reports whether it is done; if not,
 // it is tried again.
-func (w *worker) stop() bool {
+func (w *worker) stop() bool { return w.stopAfter(func() {}) }
+
+// stopAfter is stop with something to do when all is closed and nobody knows yet.
+func (w *worker) stopAfter(closed func()) bool {
 	a := w.a
 	if w.unwatch != nil {
 		w.unwatch()
@@ -335,6 +353,7 @@ func (w *worker) stop() bool {
 			a.log.Error("a service does not stop; its address is released all the same", "group", w.name, "err", err)
 		}
 	}
+	closed()
 	// Whatever epoch before the record's we may still be held to account for.
 	a.hold.Lock()
 	if h := a.hold.holder; h != nil {
