@@ -208,6 +208,9 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	a.log.Info("agent runs", "cluster", a.cfg.Cluster, "guard", a.kernel.Tier().String(), "version", a.opts.Version)
 	select {
 	case <-ctx.Done():
+		if a.crashed() {
+			return nil
+		}
 		a.handOver()
 	case <-a.removed:
 		a.log.Info("this node left the cluster")
@@ -414,6 +417,9 @@ func (a *Agent) stopHolding() {
 // handOver is an orderly stop: the leader moves our groups while we still serve
 // them; what nobody can take is simply released.
 func (a *Agent) handOver() {
+	if !a.majorityAnswers(a.host.Clock.Now()) {
+		return // cut off: nobody could take anything over from here
+	}
 	ref, ok := a.ref()
 	if !ok || a.groups.running() == 0 {
 		a.yield()
