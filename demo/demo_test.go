@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	_ "hanode/agent" // so that a cached result does not outlive a change of what is tested
 )
 
 // nobodyID is a user and group without any rights.

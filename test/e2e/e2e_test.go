@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	_ "hanode/agent" // so that a cached result does not outlive a change of what is tested
 	"hanode/api"
 	"hanode/internal/netlab"
 	"hanode/internal/netlab/watch"
