@@ -78,8 +78,9 @@ type Node struct {
 
 	quiet atomic.Bool // handing leadership over: propose nothing
 
-	mu      sync.Mutex
-	stopped bool
+	mu       sync.Mutex
+	stopped  bool
+	inFlight sync.WaitGroup // proposals that raft has not answered
 }
 
 // Server is a founder as raft's first configuration takes it.
@@ -143,11 +144,13 @@ func (n *Node) Bootstrap(servers []Server) error {
 // Stop leaves raft without changing its membership.
 func (n *Node) Stop() error {
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.stopped {
+	was := n.stopped
+	n.stopped = true
+	n.mu.Unlock()
+	if was {
 		return nil
 	}
-	n.stopped = true
+	n.settle()
 	n.trans.wake()
 	err := n.raft.Shutdown().Error()
 	n.trans.stop()
@@ -155,6 +158,29 @@ func (n *Node) Stop() error {
 		err = errors.Join(err, n.cfg.Stores.Close())
 	}
 	return err
+}
+
+// settle waits until raft has answered every proposal: a shutdown forgets those in
+// its queues, and whoever waits for one would wait for ever. A leader without its
+// followers gives up after its lease; only a hung disk takes longer.
+func (n *Node) settle() {
+	done := make(chan struct{})
+	go func() { defer close(done); n.inFlight.Wait() }()
+	select {
+	case <-done:
+	case <-time.After(3 * raftTimeout):
+	}
+}
+
+// begin counts a proposal in; false once the node stops.
+func (n *Node) begin() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.stopped {
+		return false
+	}
+	n.inFlight.Add(1)
+	return true
 }
 
 // Leader is the name of the node known to lead and the current term; "" = none.
@@ -189,9 +215,15 @@ func (n *Node) apply(ctx context.Context, cmd fsm.Command) (uint64, fsm.Result, 
 	if err != nil {
 		return 0, fsm.Result{}, err
 	}
+	if !n.begin() {
+		return 0, fsm.Result{}, ErrNotLeader
+	}
 	f := n.raft.Apply(data, applyTimeout)
 	done := make(chan error, 1)
-	go func() { done <- f.Error() }() // ends with raft at the latest
+	go func() { // ends when raft answers; Stop waits for that
+		defer n.inFlight.Done()
+		done <- f.Error()
+	}()
 	select {
 	case err = <-done:
 	case <-ctx.Done():
