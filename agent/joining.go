@@ -16,6 +16,7 @@ import (
 	"hanode/config"
 	"hanode/fsm"
 	"hanode/internal/id"
+	"hanode/internal/netio"
 	"hanode/internal/spec"
 	"hanode/lease"
 	"hanode/peer"
@@ -178,6 +179,10 @@ func (a *Agent) decide(ctx context.Context) (bootstrap bool, err error) {
 		}
 		switch {
 		case member != "":
+			// A second host of one name would take the live one's place in raft.
+			if err := a.alone(ctx); err != nil {
+				return false, err
+			}
 			if err := a.rejoin(ctx, member); err != nil {
 				a.log.Info("cannot join yet", "via", member, "err", err)
 				break
@@ -237,6 +242,9 @@ func (s service) Rejoin(ctx context.Context, asker string) (uint64, error) {
 	if from == 0 {
 		return 0, fmt.Errorf("%s is not a member of this cluster; it was removed, or never was one", asker)
 	}
+	if silent, known := a.unheard(asker); known && silent < 3*a.timing().Keepalive {
+		return 0, fmt.Errorf("%s is alive with a disk of its own: its beats are heard", asker)
+	}
 	res, err := n.Propose(ctx, fsm.Command{At: a.host.Clock.Wall(), SetDisk: &fsm.SetDisk{Node: asker, From: from}})
 	if err == nil && res.Rejected != "" {
 		err = errors.New(res.Rejected)
@@ -262,8 +270,8 @@ func (s service) Hello(asker string) peer.Hello {
 	default:
 		h.State = peer.Founding
 	}
-	if x, ok := a.ears.all()[asker]; ok && !x.registered.IsZero() {
-		h.HeardMS = float64(a.host.Clock.Now().Elapsed(x.registered).Microseconds()) / 1000
+	if silent, known := a.unheard(asker); known {
+		h.HeardMS = api.MS(silent)
 	}
 	a.machine.View(func(s *fsm.State) {
 		if n := s.Nodes[asker]; n != nil {
@@ -271,6 +279,13 @@ func (s service) Hello(asker string) peer.Hello {
 		}
 	})
 	return h
+}
+
+// unheard is for how long no beat of a registration of the node came; false if none
+// ever did.
+func (a *Agent) unheard(node string) (time.Duration, bool) {
+	h, ok := a.ears.all()[node]
+	return a.host.Clock.Now().Elapsed(h.registered), ok && !h.registered.IsZero()
 }
 
 // found writes the cluster's first entry.
@@ -331,7 +346,13 @@ func (a *Agent) probeOwn(ctx context.Context) {
 	if a.host.Probe == nil {
 		return
 	}
-	for _, l := range a.host.Network.Links() {
+	links := a.host.Network.Links()
+	if self, ok := a.cfg.Self(); ok { // the device may have other addresses before it
+		if addr, err := netip.ParseAddr(self.Address); err == nil && len(links) > 0 && links[0].Addr != addr {
+			links = append(links, netio.Link{Name: links[0].Name, Addr: addr})
+		}
+	}
+	for _, l := range links {
 		if !l.Addr.IsValid() {
 			continue
 		}

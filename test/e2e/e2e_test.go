@@ -20,7 +20,6 @@ import (
 	"hanode/api"
 	"hanode/internal/netlab"
 	"hanode/internal/netlab/watch"
-	"hanode/internal/trust"
 	"hanode/test/livelab"
 )
 
@@ -415,34 +414,4 @@ func TestBadStarts(t *testing.T) {
 	x.do(os.RemoveAll(filepath.Join(p.Dir, "data")))
 	x.do(p.StartAgent())
 	x.settle()
-}
-
-func TestStrangersAreNamed(t *testing.T) {
-	x := build(t, livelab.Options{})
-	p := x.Get("primary")
-	// primary has another key.
-	b, err := os.ReadFile(p.Config())
-	x.do(err)
-	key := filepath.Join(p.Dir, "otherkey")
-	x.do(os.WriteFile(key, []byte(trust.Generate()+"\n"), 0o600))
-	lines := strings.Split(string(b), "\n")
-	for i, l := range lines {
-		if strings.HasPrefix(l, "key_file") {
-			lines[i] = fmt.Sprintf("key_file = %q", key)
-		}
-	}
-	x.do(os.WriteFile(p.Config(), []byte(strings.Join(lines, "\n")), 0o600))
-	x.do(x.StartAll())
-	end := time.Now().Add(20 * time.Second)
-	for {
-		out, _, code, err := x.Get("secondary").Run("status")
-		x.do(err)
-		if strings.Contains(out, "another key") && code == 0 {
-			break
-		}
-		if time.Now().After(end) {
-			t.Fatalf("status does not name the stranger: exit %d\n%s", code, out)
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
 }
