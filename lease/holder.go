@@ -3,14 +3,14 @@
 // to each other.
 //
 // Both are pure state machines: no goroutine, no timer, no socket, and time is
-// an argument. They are not safe for concurrent use; the agent guards each with
-// one mutex. What is replicated (registrations, epochs, waits, the voters' list)
-// is told to them; they never change it. DESIGN.md tells the protocol as a story;
-// the rules R1 to R13 stand beside the code that keeps them.
+// an argument. They are not safe for concurrent use, the Lease inside a Holder
+// apart; the agent guards each with one mutex. What is replicated (registrations,
+// epochs, waits, the voters' list) is told to them; they never change it.
+// DESIGN.md tells the protocol as a story; the rules R1 to R13 stand beside the
+// code that keeps them.
 package lease
 
 import (
-	"cmp"
 	"maps"
 	"slices"
 	"time"
@@ -46,29 +46,15 @@ type Wait struct {
 	Live bool
 }
 
-// sendMemory is how many beats back an ack may reach. At ten beats per deadtime
-// it is a hundred deadtimes.
-const sendMemory = 1024
-
 // Holder is one registration's right to hold. A new registration is a new
-// Holder; nothing carries over (R8, R9).
+// Holder; nothing carries over (R8, R9). Its Lease alone may be used by several
+// goroutines at once.
 type Holder struct {
-	ref    id.NodeRef
-	length time.Duration // D
-	born   clock.Instant
-
-	version uint64   // of the voters' list
-	voters  []string // the list itself
-
-	seq    uint64 // number of the newest beat; 0 = none sent
-	sent   [sendMemory]clock.Instant
-	acked  map[string]uint64        // voter -> newest beat it acked
-	ackAt  map[string]clock.Instant // voter -> send time of that beat
-	end    clock.Instant            // E; only moves forward
-	fenced bool
+	*Lease
 
 	rights   map[string]Right
 	released map[string]id.Epoch // group -> newest epoch that we let go of
+	owing    map[string][]Owed   // group -> tokens that its record still waits for
 	tokens   map[id.Claim]bool
 	expired  map[id.NodeRef]map[string]bool // registration -> voters that said EXPIRED
 }
@@ -77,87 +63,11 @@ type Holder struct {
 // (spec.Timing.LeaseLength). now is the time of registration.
 func NewHolder(ref id.NodeRef, length time.Duration, now clock.Instant) *Holder {
 	return &Holder{
-		ref: ref, length: length, born: now,
-		acked: map[string]uint64{}, ackAt: map[string]clock.Instant{},
-		rights: map[string]Right{}, released: map[string]id.Epoch{},
+		Lease:  newLease(ref, length, now),
+		rights: map[string]Right{}, released: map[string]id.Epoch{}, owing: map[string][]Owed{},
 		tokens: map[id.Claim]bool{}, expired: map[id.NodeRef]map[string]bool{},
 	}
 }
-
-// Ref is the registration that holds.
-func (h *Holder) Ref() id.NodeRef { return h.ref }
-
-// SetVoters takes the voters' list if it is newer than the one in use.
-func (h *Holder) SetVoters(version uint64, names []string) {
-	if version > h.version {
-		h.version, h.voters = version, slices.Clone(names)
-	}
-}
-
-// Voters is the list in use and its version.
-func (h *Holder) Voters() (uint64, []string) { return h.version, h.voters }
-
-// Beat numbers the next beat and remembers now as its send time. Read the clock
-// before the datagram leaves: a lease is counted from the send time, because only
-// that is certainly earlier than the voter's receipt of it. (Counting from the
-// receipt of the ack let two hosts answer in 103 of 2,000 simulated runs.)
-func (h *Holder) Beat(now clock.Instant) (seq, version uint64) {
-	h.seq++
-	h.sent[h.seq%sendMemory] = now
-	return h.seq, h.version
-}
-
-// Acked takes a voter's ack of beat seq and reports whether the lease grew.
-// A late ack carries an old send time and extends nothing.
-func (h *Holder) Acked(voter string, seq uint64) bool {
-	if h.fenced || seq == 0 || seq > h.seq || seq+sendMemory <= h.seq || seq <= h.acked[voter] {
-		return false
-	}
-	h.acked[voter], h.ackAt[voter] = seq, h.sent[seq%sendMemory]
-	return h.extend()
-}
-
-// extend is R1's E = D + the m-th largest send time acked, m = majority: the
-// newest moment at which some majority is known to have promised.
-func (h *Holder) extend() bool {
-	var seqs []string
-	for _, v := range h.voters {
-		if h.acked[v] > 0 {
-			seqs = append(seqs, v)
-		}
-	}
-	m := len(h.voters)/2 + 1
-	if len(seqs) < m {
-		return false
-	}
-	slices.SortFunc(seqs, func(a, b string) int { return cmp.Compare(h.acked[b], h.acked[a]) })
-	end := h.ackAt[seqs[m-1]].Add(h.length)
-	if !h.end.Before(end) {
-		return false
-	}
-	h.end = end
-	return true
-}
-
-// End is E; zero while there never was a lease.
-func (h *Holder) End() clock.Instant { return h.end }
-
-// Leased reports whether the lease runs at now, by both clocks.
-func (h *Holder) Leased(now clock.Instant) bool { return !h.fenced && now.Before(h.end) }
-
-// Unleased is for how long there has been no lease; 0 while there is one.
-func (h *Holder) Unleased(now clock.Instant) time.Duration {
-	if h.Leased(now) {
-		return 0
-	}
-	return now.Elapsed(clock.Later(h.end, h.born))
-}
-
-// Fence ends the registration: it holds nothing from now on (R9).
-func (h *Holder) Fence() { h.fenced = true }
-
-// Fenced reports whether Fence was called.
-func (h *Holder) Fenced() bool { return h.fenced }
 
 // Adopt takes a record and reports whether it said something new. Records may
 // arrive late, twice and out of order: an older epoch, or the same epoch with
@@ -169,6 +79,9 @@ func (h *Holder) Adopt(r Right) bool {
 		return false
 	}
 	h.rights[r.Group] = r
+	if owes := h.owes(r); len(owes)+len(h.owing[r.Group]) > 0 {
+		h.owe(r.Group, owes)
+	}
 	maps.DeleteFunc(h.tokens, func(c id.Claim, _ bool) bool { return c.Group == r.Group && c.Epoch+16 < r.Epoch })
 	return !known || old.Epoch != r.Epoch || old.Owner != r.Owner || len(old.Waits) != len(r.Waits) || old.live() != r.live()
 }
@@ -229,7 +142,7 @@ func (h *Holder) May(group string, now clock.Instant) Verdict {
 	r, ok := h.rights[group]
 	v := Verdict{Epoch: r.Epoch}
 	switch {
-	case !ok || r.Owner != h.ref || h.fenced:
+	case !ok || r.Owner != h.ref || h.Fenced():
 		v.Why = NotOwner
 		return v
 	case r.Epoch <= h.released[group]:
@@ -277,8 +190,14 @@ func (h *Holder) majorityExpired(r Right, w Wait) bool {
 // Call it after the guard is closed and the address gone, never before: a token
 // sent before the close let two hosts answer in 1,964 of 2,000 runs.
 func (h *Holder) Release(group string, upto id.Epoch) {
-	if upto > h.released[group] {
-		h.released[group] = upto
+	if upto <= h.released[group] {
+		return
+	}
+	h.released[group] = upto
+	for g, r := range h.rights { // an address may have moved: claims on group stand in other records too
+		if owes := h.owes(r); len(owes) != len(h.owing[g]) {
+			h.owe(g, owes)
+		}
 	}
 }
 
@@ -295,18 +214,37 @@ type Owed struct {
 // lost one must not cost a takeover. The leader gets a copy of each.
 func (h *Holder) Owed() []Owed {
 	var out []Owed
-	for _, g := range slices.Sorted(maps.Keys(h.rights)) {
-		r := h.rights[g]
-		for _, w := range r.Waits {
-			if w.Node == h.ref && w.Epoch <= h.released[w.Group] {
-				out = append(out, Owed{w.Claim, r.Owner})
-			}
-		}
-		if r.Owner == h.ref && r.Epoch <= h.released[g] {
-			out = append(out, Owed{Claim: id.Claim{Group: g, Node: h.ref, Epoch: r.Epoch}})
-		}
+	for _, g := range slices.Sorted(maps.Keys(h.owing)) {
+		out = append(out, h.owing[g]...)
 	}
 	return out
+}
+
+// owes are the tokens that one record waits for.
+func (h *Holder) owes(r Right) (out []Owed) {
+	for _, w := range r.Waits {
+		if w.Node == h.ref && w.Epoch <= h.released[w.Group] {
+			out = append(out, Owed{w.Claim, r.Owner})
+		}
+	}
+	if r.Owner == h.ref && r.Epoch <= h.released[r.Group] {
+		out = append(out, Owed{Claim: id.Claim{Group: r.Group, Node: h.ref, Epoch: r.Epoch}})
+	}
+	return out
+}
+
+// owe notes what a record waits for, and gives it to the beats.
+func (h *Holder) owe(group string, owes []Owed) {
+	if len(owes) == 0 {
+		delete(h.owing, group)
+	} else {
+		h.owing[group] = owes
+	}
+	var claims []id.Claim
+	for _, o := range h.Owed() {
+		claims = append(claims, o.Claim)
+	}
+	h.setOwed(claims)
 }
 
 // Due lists groups this node must let go of: it may have held them, and by record

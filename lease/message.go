@@ -85,8 +85,9 @@ func (w *writer) claim(c id.Claim)         { w.s(c.Group); w.ref(c.Node); w.u(ui
 func newWriter(dst []byte, k Kind) *writer { return &writer{append(dst, byte(k))} }
 
 type reader struct {
-	b   []byte
-	bad bool
+	b     []byte
+	bad   bool
+	known string // a name that needs no new string; "" = none
 }
 
 func (r *reader) u() uint64 {
@@ -117,7 +118,10 @@ func (r *reader) s() string {
 		r.bad, r.b = true, nil
 		return ""
 	}
-	s := string(r.b[:n])
+	s := r.known
+	if string(r.b[:n]) != s { // this comparison makes no string
+		s = string(r.b[:n])
+	}
 	r.b = r.b[n:]
 	return s
 }
@@ -145,11 +149,13 @@ func (r *reader) end() error {
 	return nil
 }
 
-func open(b []byte, k Kind) (*reader, error) {
+func open(b []byte, k Kind) (*reader, error) { return openFrom(b, k, "") }
+
+func openFrom(b []byte, k Kind, known string) (*reader, error) {
 	if len(b) == 0 || Kind(b[0]) != k {
 		return nil, ErrMalformed
 	}
-	return &reader{b: b[1:]}, nil
+	return &reader{b: b[1:], known: known}, nil
 }
 
 // Append encodes the beat behind dst. Lists that do not fit MaxMessage are cut:
@@ -180,9 +186,10 @@ func (m Beat) Append(dst []byte) []byte {
 	return w.b
 }
 
-// ParseBeat decodes a beat.
-func ParseBeat(b []byte) (m Beat, err error) {
-	r, err := open(b, KindBeat)
+// ParseBeat decodes a beat. from is who sent it: a beat that tells of nobody else
+// is decoded without allocating.
+func ParseBeat(from string, b []byte) (m Beat, err error) {
+	r, err := openFrom(b, KindBeat, from)
 	if err != nil {
 		return m, err
 	}
@@ -212,9 +219,10 @@ func (m Reply) Append(dst []byte) []byte {
 	return w.b
 }
 
-// ParseReply decodes a reply.
-func ParseReply(b []byte) (m Reply, err error) {
-	r, err := open(b, KindAnswer)
+// ParseReply decodes a reply. self is whose beat it should answer: then it is
+// decoded without allocating.
+func ParseReply(self string, b []byte) (m Reply, err error) {
+	r, err := openFrom(b, KindAnswer, self)
 	if err != nil {
 		return m, err
 	}

@@ -3,6 +3,7 @@ package lease_test
 import (
 	"bytes"
 	"errors"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -24,11 +25,11 @@ var kinds = []struct {
 	{lease.KindBeat, lease.Beat{
 		Ref: ref("primary", 3), Seq: 1 << 40, Version: 7, Unleased: time.Second, Left: 215 * time.Microsecond, Applied: 6, Ready: true,
 		Silent: []id.NodeRef{ref("a", 1), ref("b", 2)}, Tokens: []id.Claim{claim("web", ref("primary", 3), 9)},
-	}, func(b []byte) (message, error) { return lease.ParseBeat(b) }},
+	}, func(b []byte) (message, error) { return lease.ParseBeat("", b) }},
 	{
 		lease.KindAnswer,
 		lease.Reply{Ref: ref("primary", 3), Seq: 12, Answer: lease.Behind, Version: 4, Voters: []string{"a", "b", "c"}},
-		func(b []byte) (message, error) { return lease.ParseReply(b) },
+		func(b []byte) (message, error) { return lease.ParseReply("", b) },
 	},
 	{
 		lease.KindRevoke,
@@ -77,7 +78,7 @@ func TestMalformedMessages(t *testing.T) {
 		}
 	}
 	for _, a := range []lease.Answer{0, lease.NotReady + 1, 255} {
-		if _, err := lease.ParseReply(lease.Reply{Ref: ref("a", 1), Answer: a}.Append(nil)); !errors.Is(err, lease.ErrMalformed) {
+		if _, err := lease.ParseReply("", lease.Reply{Ref: ref("a", 1), Answer: a}.Append(nil)); !errors.Is(err, lease.ErrMalformed) {
 			t.Errorf("answer %d was taken: %v", a, err)
 		}
 	}
@@ -101,7 +102,7 @@ func TestBeatFitsADatagram(t *testing.T) {
 	if len(data) > lease.MaxMessage {
 		t.Errorf("a beat of %d bytes", len(data))
 	}
-	got, err := lease.ParseBeat(data)
+	got, err := lease.ParseBeat("", data)
 	if err != nil || len(got.Silent) == 0 || len(got.Tokens) == 0 {
 		t.Errorf("%d silent, %d tokens, %v", len(got.Silent), len(got.Tokens), err)
 	}
@@ -122,6 +123,12 @@ func fuzz(f *testing.F, kind lease.Kind) {
 					t.Fatalf("%x: %v", b, err)
 				}
 				return
+			}
+			if beat, ok := m.(lease.Beat); ok { // a name that is known beforehand changes nothing
+				known, err := lease.ParseBeat(beat.Ref.Name, b)
+				if err != nil || !reflect.DeepEqual(known, beat) {
+					t.Fatalf("%x: %+v, but from a known sender %+v, %v", b, beat, known, err)
+				}
 			}
 			once := m.Append(nil)
 			again, err := k.parse(once)

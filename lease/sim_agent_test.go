@@ -219,7 +219,7 @@ func (s *sim) gotReply(h *simHost, voter string, data []byte) {
 	}
 	a := h.agent
 	s.agentGets(a, func() {
-		m, err := lease.ParseReply(data)
+		m, err := lease.ParseReply("", data)
 		if err != nil {
 			s.fail("reply: %v", err)
 			return

@@ -119,7 +119,7 @@ func (s *sim) voterGets(v *simVoter, do func()) {
 }
 
 func (s *sim) gotBeat(v *simVoter, from *simHost, data []byte) {
-	m, err := lease.ParseBeat(data)
+	m, err := lease.ParseBeat("", data)
 	if err != nil {
 		s.fail("beat: %v", err)
 		return
