@@ -20,28 +20,26 @@ import (
 type directory struct {
 	cfg   Config
 	links []string
+	routes
+
+	learning sync.Mutex // one change of addresses at a time
 
 	mu    sync.Mutex
-	peers map[string][]netip.Addr    // name -> address per link
-	heard map[string][]clock.Instant // name -> newest lane message per link
-	conns map[*trackedConn]struct{}  // open streams
+	conns map[*trackedConn]struct{} // open streams
 }
 
 func newDirectory(cfg Config) *directory {
-	d := &directory{
-		cfg: cfg, peers: map[string][]netip.Addr{}, heard: map[string][]clock.Instant{},
-		conns: map[*trackedConn]struct{}{},
-	}
+	d := &directory{cfg: cfg, conns: map[*trackedConn]struct{}{}}
 	for _, l := range cfg.Network.Links() {
 		d.links = append(d.links, l.Name)
 	}
 	for name, addrs := range cfg.Peers {
-		d.peers[name] = d.fit(addrs)
+		d.put(name, d.fit(addrs))
 	}
 	for name, a := range cfg.Seeds {
-		addrs := d.fit(d.peers[name])
+		addrs := d.fit(d.get(name).to())
 		addrs[0] = a
-		d.peers[name] = addrs
+		d.put(name, addrs)
 	}
 	return d
 }
@@ -52,77 +50,62 @@ func (d *directory) fit(addrs []netip.Addr) []netip.Addr {
 	return out
 }
 
+func (d *directory) put(name string, addrs []netip.Addr) {
+	d.add(name, len(d.links)).addrs.Store(&addrs)
+}
+
 func (d *directory) learn(name string, addrs []netip.Addr) {
-	d.mu.Lock()
+	d.learning.Lock()
+	defer d.learning.Unlock()
 	got := d.fit(addrs)
-	old := d.fit(d.peers[name])
+	old := d.fit(d.get(name).to())
 	for i := range got {
 		if !got[i].IsValid() {
 			got[i] = old[i] // it has no address there now; the old one is better than none
 		}
 	}
-	if slices.Equal(got, d.peers[name]) {
-		d.mu.Unlock()
+	if slices.Equal(got, d.get(name).to()) {
 		return
 	}
-	d.peers[name] = got
-	all := maps.Clone(d.peers)
-	d.mu.Unlock()
-	if d.cfg.Save != nil {
-		d.cfg.Save(all)
+	d.put(name, got)
+	d.save()
+}
+
+// save tells which addresses are known; learning is locked.
+func (d *directory) save() {
+	if d.cfg.Save == nil {
+		return
 	}
+	all := map[string][]netip.Addr{}
+	for name, x := range d.all() {
+		if x.reachable() {
+			all[name] = slices.Clone(x.to())
+		}
+	}
+	d.cfg.Save(all)
 }
 
 // forget drops a node that left.
 func (d *directory) forget(name string) {
-	d.mu.Lock()
-	_, known := d.peers[name]
-	delete(d.peers, name)
-	delete(d.heard, name)
-	all := maps.Clone(d.peers)
-	d.mu.Unlock()
-	if known && d.cfg.Save != nil {
-		d.cfg.Save(all)
+	d.learning.Lock()
+	defer d.learning.Unlock()
+	if d.remove(name) {
+		d.save()
 	}
 }
 
-func (d *directory) names() []string {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return slices.Sorted(maps.Keys(d.peers))
-}
+func (d *directory) names() []string { return slices.Sorted(maps.Keys(d.all())) }
 
-// addrs lists name's address per link; invalid = unknown.
-func (d *directory) addrs(name string) []netip.Addr {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return slices.Clone(d.peers[name])
-}
-
-func (d *directory) noteHeard(name string, link int, now clock.Instant) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	h := d.heard[name]
-	if h == nil {
-		h = make([]clock.Instant, len(d.links))
-		d.heard[name] = h
-	}
-	h[link] = now
-}
-
-// alive reports whether link carried something from name lately; callers hold mu.
+// alive reports whether link carried something from name lately.
 func (d *directory) alive(name string, link int, now clock.Instant) bool {
-	h := d.heard[name]
-	return h != nil && !h[link].IsZero() && now.Elapsed(h[link]) < d.cfg.LinkDead
+	return d.get(name).alive(link, now, d.cfg.LinkDead)
 }
 
 // order lists the links to try for name: live ones first, in file order.
 func (d *directory) order(name string) []int {
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	now := d.cfg.Clock.Now()
 	var live, rest []int
-	for i, a := range d.peers[name] {
+	for i, a := range d.get(name).to() {
 		switch {
 		case !a.IsValid():
 		case d.alive(name, i, now):
@@ -146,24 +129,20 @@ type LinkState struct {
 func (g *Gossip) Links(name string) []LinkState {
 	own := g.cfg.Network.Links()
 	d := g.dir
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	now := g.cfg.Clock.Now()
+	x := d.get(name)
+	addrs := d.fit(x.to())
 	var out []LinkState
 	for i, l := range d.links {
 		s := LinkState{Name: l, Age: -1}
-		if name == g.cfg.Name {
-			if i < len(own) {
-				s.Address, s.Up, s.Age = own[i].Addr, own[i].Addr.IsValid(), 0
+		switch {
+		case name != g.cfg.Name:
+			s.Address, s.Up = addrs[i], d.alive(name, i, now)
+			if x != nil && !x.heard[i].at().IsZero() {
+				s.Age = now.Elapsed(x.heard[i].at())
 			}
-		} else {
-			if i < len(d.peers[name]) {
-				s.Address = d.peers[name][i]
-			}
-			s.Up = d.alive(name, i, now)
-			if h := d.heard[name]; h != nil && !h[i].IsZero() {
-				s.Age = now.Elapsed(h[i])
-			}
+		case i < len(own):
+			s.Address, s.Up, s.Age = own[i].Addr, own[i].Addr.IsValid(), 0
 		}
 		out = append(out, s)
 	}
@@ -197,7 +176,7 @@ func (d *directory) dial(ctx context.Context, node string, port int) (net.Conn, 
 		err  error
 	}
 	got := make(chan result, len(order))
-	addrs := d.addrs(node)
+	addrs := d.fit(d.get(node).to())
 	launch := func(link int) {
 		go func() { // ends with ctx at the latest
 			c, err := d.cfg.Network.Dial(ctx, d.links[link], netip.AddrPortFrom(addrs[link], uint16(port)))
@@ -275,8 +254,8 @@ func (d *directory) prune() {
 	now := d.cfg.Clock.Now()
 	var dead []*trackedConn
 	for t := range d.conns {
-		h := d.heard[t.node]
-		if h == nil || h[t.link].IsZero() || d.alive(t.node, t.link, now) {
+		x := d.get(t.node)
+		if x == nil || x.heard[t.link].at().IsZero() || d.alive(t.node, t.link, now) {
 			continue
 		}
 		for i := range d.links {

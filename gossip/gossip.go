@@ -44,7 +44,7 @@ type Config struct {
 	Peers map[string][]netip.Addr
 	Save  func(map[string][]netip.Addr)
 	// Handle gets each authenticated lane message on its socket's goroutine: be
-	// quick, never block. payload is valid only during the call.
+	// quick, never block.
 	Handle func(Packet)
 	Log    *slog.Logger
 }
@@ -52,8 +52,9 @@ type Config struct {
 // Packet is one authenticated lane message.
 type Packet struct {
 	From    string
-	Link    int // index in the node file; -1 = from this node itself
-	Payload []byte
+	Link    int     // index in the node file; -1 = from this node itself
+	Payload []byte  // valid only during the call of Handle
+	Answer  *Sender // of the goroutine that calls Handle, for use during the call
 }
 
 // Gossip is the running membership. Safe for concurrent use.
@@ -137,7 +138,10 @@ func (g *Gossip) Stop(timeout time.Duration) error {
 
 // Send seals payload once and sends it to each node over every link. To this
 // node itself it goes through a queue, so that Handle never runs inside Send.
-func (g *Gossip) Send(payload []byte, to ...string) { g.trans.send(payload, to) }
+func (g *Gossip) Send(payload []byte, to ...string) { g.trans.newSender().Send(payload, to...) }
+
+// Sender is Send for one goroutine that sends often: it keeps its buffers.
+func (g *Gossip) Sender() *Sender { return g.trans.newSender() }
 
 // rejoin dials members that memberlist does not see, for ever, and tells those it
 // sees when an address of ours changed.
@@ -169,12 +173,13 @@ func (g *Gossip) joinMissing() {
 		if seen[name] || name == g.cfg.Name {
 			continue
 		}
-		i := slices.IndexFunc(g.dir.addrs(name), netip.Addr.IsValid)
+		addrs := g.dir.get(name).to()
+		i := slices.IndexFunc(addrs, netip.Addr.IsValid)
 		if i < 0 {
 			continue
 		}
 		// The name decides: the transport tries every link, whatever the address says.
-		to := name + "/" + netip.AddrPortFrom(g.dir.addrs(name)[i], uint16(g.cfg.Port)).String()
+		to := name + "/" + netip.AddrPortFrom(addrs[i], uint16(g.cfg.Port)).String()
 		dials.Go(func() {
 			if _, err := g.ml.Join([]string{to}); err != nil {
 				g.cfg.Log.Debug("gossip cannot reach a member yet", "node", name, "err", err)

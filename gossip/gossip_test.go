@@ -568,8 +568,10 @@ func FuzzLane(f *testing.F) {
 	var got []Packet
 	cfg := Config{
 		Name: "a", Cluster: "web", Network: h, Port: port, Keys: keys, Clock: virtual{time.Now()}, LinkDead: linkDead,
-		Handle: func(p Packet) { got = append(got, Packet{p.From, p.Link, slices.Clone(p.Payload)}) },
-		Log:    slog.New(slog.DiscardHandler),
+		Handle: func(p Packet) {
+			got = append(got, Packet{From: p.From, Link: p.Link, Payload: slices.Clone(p.Payload)})
+		},
+		Log: slog.New(slog.DiscardHandler),
 	}
 	tr := must[*transport](f)(newTransport(cfg, newDirectory(cfg)))
 	f.Cleanup(tr.close)
@@ -584,13 +586,13 @@ func FuzzLane(f *testing.F) {
 	f.Fuzz(func(t *testing.T, raw, inside []byte) {
 		from := netip.AddrPortFrom(addr(0, 9), port)
 		got = nil
-		tr.lane(opener, plain, raw, 0, from)
+		tr.lane(opener, plain, raw, 0, from, tr.newSender())
 		if len(got) > 0 && !slices.Equal(raw, good) {
 			t.Fatalf("a forgery was handled: %+v", got)
 		}
 		// A member that sends nonsense.
 		got = nil
-		tr.lane(opener, plain, sealer.Seal(slices.Clone(tr.head[:]), tr.head[:], inside), 0, from)
+		tr.lane(opener, plain, sealer.Seal(slices.Clone(tr.head[:]), tr.head[:], inside), 0, from, tr.newSender())
 		for _, p := range got {
 			if p.From == "" || p.From == "a" || len(p.From)+len(p.Payload)+1 != len(inside) {
 				t.Fatalf("%q became %+v", inside, p)

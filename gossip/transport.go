@@ -40,7 +40,7 @@ type transport struct {
 
 	packets chan *memberlist.Packet
 	streams chan net.Conn
-	loop    chan []byte // to this node itself
+	own     loopback // to this node itself
 
 	dialing context.Context // ends with hangUp
 	hangUp  context.CancelFunc
@@ -64,7 +64,7 @@ func newTransport(cfg Config, dir *directory) (*transport, error) {
 	t := &transport{
 		cfg: cfg, dir: dir, sealer: cfg.Keys.Sealer(),
 		packets: make(chan *memberlist.Packet, 256), streams: make(chan net.Conn),
-		loop: make(chan []byte, 256), done: make(chan struct{}),
+		own: newLoopback(), done: make(chan struct{}),
 	}
 	t.dialing, t.hangUp = context.WithCancel(context.Background())
 	sum := sha256.Sum256([]byte("hanode cluster " + cfg.Cluster))
@@ -93,7 +93,7 @@ func (t *transport) start() {
 		t.wg.Go(func() { t.read(i, s) })
 	}
 	t.wg.Go(t.accept)
-	t.wg.Go(t.loopback)
+	t.wg.Go(t.readOwn)
 	t.wg.Go(t.prune)
 }
 
@@ -116,6 +116,7 @@ func (t *transport) read(link int, s netio.PacketConn) {
 	buf := make([]byte, maxDatagram)
 	plain := make([]byte, 0, maxDatagram)
 	opener := t.cfg.Keys.Opener()
+	answer := t.newSender()
 	for {
 		n, from, err := s.ReadFrom(buf)
 		if err != nil {
@@ -130,7 +131,7 @@ func (t *transport) read(link int, s netio.PacketConn) {
 			t.toMemberlist(buf[:n], from)
 			continue
 		}
-		t.lane(opener, plain, buf[:n], link, from)
+		t.lane(opener, plain, buf[:n], link, from, answer)
 	}
 }
 
@@ -154,7 +155,7 @@ func (t *transport) toMemberlist(b []byte, from netip.AddrPort) {
 
 // lane opens a keepalive and hands it on. Whatever does not open changes nothing
 // but a counter.
-func (t *transport) lane(o *trust.Opener, plain, b []byte, link int, from netip.AddrPort) {
+func (t *transport) lane(o *trust.Opener, plain, b []byte, link int, from netip.AddrPort, answer *Sender) {
 	if len(b) < laneHeader {
 		t.count.Malformed.Add(1)
 		return
@@ -179,61 +180,24 @@ func (t *transport) lane(o *trust.Opener, plain, b []byte, link int, from netip.
 		t.count.Malformed.Add(1)
 		return
 	}
-	if name == t.cfg.Name {
+	if string(name) == t.cfg.Name {
 		t.foreign.note("same-name", from.Addr())
 		return
 	}
-	t.dir.noteHeard(name, link, t.cfg.Clock.Now())
-	t.cfg.Handle(Packet{From: name, Link: link, Payload: payload})
+	x := t.dir.named(name)
+	if x == nil {
+		x = t.dir.add(string(name), len(t.dir.links))
+	}
+	x.heard[link].set(t.cfg.Clock.Now())
+	t.cfg.Handle(Packet{From: x.name, Link: link, Payload: payload, Answer: answer})
 }
 
 // splitName takes the sender's name off a lane message.
-func splitName(p []byte) (string, []byte, bool) {
+func splitName(p []byte) (name, payload []byte, ok bool) {
 	if len(p) < 1 || int(p[0]) == 0 || len(p) < 1+int(p[0]) {
-		return "", nil, false
+		return nil, nil, false
 	}
-	return string(p[1 : 1+int(p[0])]), p[1+int(p[0]):], true
-}
-
-func (t *transport) send(payload []byte, to []string) {
-	plain := make([]byte, 0, 1+len(t.cfg.Name)+len(payload))
-	plain = append(plain, byte(len(t.cfg.Name)))
-	plain = append(plain, t.cfg.Name...)
-	plain = append(plain, payload...)
-	var sealed []byte
-	for _, name := range to {
-		if name == t.cfg.Name {
-			select {
-			case t.loop <- append([]byte(nil), payload...):
-			default:
-				t.count.Dropped.Add(1)
-			}
-			continue
-		}
-		if sealed == nil {
-			sealed = t.sealer.Seal(append([]byte(nil), t.head[:]...), t.head[:], plain)
-		}
-		for i, a := range t.dir.addrs(name) {
-			if !a.IsValid() {
-				continue
-			}
-			t.count.Sent.Add(1)
-			if err := t.socks[i].WriteTo(sealed, netip.AddrPortFrom(a, uint16(t.cfg.Port))); err != nil {
-				t.count.SendErrors.Add(1)
-			}
-		}
-	}
-}
-
-func (t *transport) loopback() {
-	for {
-		select {
-		case <-t.done:
-			return
-		case b := <-t.loop:
-			t.cfg.Handle(Packet{From: t.cfg.Name, Link: -1, Payload: b})
-		}
-	}
+	return p[1 : 1+int(p[0])], p[1+int(p[0]):], true
 }
 
 func (t *transport) prune() {
@@ -286,7 +250,7 @@ func (t *transport) WriteTo(b []byte, addr string) (time.Time, error) {
 // WriteToAddress sends over the first live link to the named node.
 func (t *transport) WriteToAddress(b []byte, to memberlist.Address) (time.Time, error) {
 	if order := t.dir.order(to.Name); len(order) > 0 {
-		addrs := t.dir.addrs(to.Name)
+		addrs := t.dir.fit(t.dir.get(to.Name).to())
 		var errs []error
 		for _, i := range order {
 			err := t.socks[i].WriteTo(b, netip.AddrPortFrom(addrs[i], uint16(t.cfg.Port)))
