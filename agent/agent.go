@@ -62,7 +62,8 @@ type Agent struct {
 	node    atomic.Pointer[cluster.Node] // nil until founded or joined
 
 	// hold guards what decides whether this node may hold. The guard's bits are
-	// written under it too, so that "may I" and "open" are one step.
+	// written under it too, so that "may I" and "open" are one step. The beats do not
+	// need it: they have the holder's lease.
 	hold struct {
 		sync.Mutex
 		holder *lease.Holder // nil = not registered
@@ -72,9 +73,13 @@ type Agent struct {
 	grant struct {
 		sync.Mutex
 		*lease.Grantor
-		voter    bool // in the lease voters' list
-		readyFor clock.Instant
+		voter  bool         // in the lease voters' list
+		silent []id.NodeRef // whom this voter misses, as told in its beats
 	}
+	lease    atomic.Pointer[lease.Lease] // the holder's; nil = not registered
+	voice    atomic.Pointer[voice]       // set whenever grant changes
+	posts    posts
+	beats    chan struct{} // one slot: send a beat now
 	ears     ears
 	elect    election
 	groups   groups
@@ -134,6 +139,7 @@ func New(cfg *config.Node, opts Options) (*Agent, error) {
 		cfg: cfg, opts: opts, log: opts.Log.With("node", cfg.Name), host: host,
 		machine: fsm.NewMachine(),
 		fenced:  make(chan struct{}, 1), changed: make(chan struct{}, 1), ring: make(chan struct{}, 1),
+		beats: make(chan struct{}, 1), posts: newPosts(),
 		removed: make(chan struct{}), fatal: make(chan error, 1), crash: make(chan struct{}),
 	}
 	a.hold.tokens = map[id.Claim]tokenAt{}
@@ -198,6 +204,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		return fmt.Errorf("http: %w", err)
 	}
 	a.goLoop(a.beatLoop)
+	a.goLoop(a.postLoop)
 	a.goLoop(a.voterLoop)
 	a.goLoop(a.groupsLoop)
 	a.goLoop(a.joinLoop)
@@ -330,7 +337,7 @@ func (a *Agent) bootHost(undo *stopper) error {
 	a.drivers = resource.Default(addresses{a}, a.journal)
 	a.born = a.host.Clock.Now()
 	a.grant.Grantor = lease.NewGrantor(a.born)
-	a.ears.init()
+	a.speak()
 	a.elect.init(a.cfg.Name)
 	a.groups.init()
 	a.lead.init()

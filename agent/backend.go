@@ -66,7 +66,7 @@ func (a *Agent) leaderAPI() (*api.Client, error) {
 	}
 	// Raft remembers a leader for as long as nobody says otherwise; the beats know
 	// better, and nobody should wait for a dead one at 3 a.m.
-	if h, ok := a.ears.all()[to]; ok && a.host.Clock.Now().Elapsed(h.at) >= a.timing().Deadtime {
+	if h, ok := a.ears.get(to); ok && a.host.Clock.Now().Elapsed(h.at) >= a.timing().Deadtime {
 		return nil, a.noQuorum()
 	}
 	return api.New("the leader "+to, func(ctx context.Context) (net.Conn, error) { return a.dialTLS(ctx, to, alpnPeer) }), nil

@@ -8,72 +8,94 @@ import (
 
 	"hanode/cluster"
 	"hanode/fsm"
+	"hanode/gossip"
 	"hanode/internal/clock"
 	"hanode/internal/id"
 	"hanode/lease"
 )
 
-// beatLoop sends one keepalive per interval to every voter over every link. It
-// shares nothing with the rest of the agent but the holder's short lock.
+// The beat path (a tick, a sealed datagram out; a datagram in, an answer out; an
+// answer in, E moved and the guard's word written) waits for nothing but itself.
+// It takes two locks, the lease's and the grantor's, which are held for
+// comparisons only; it allocates nothing; and what else a beat has to say is a
+// voice, which is replaced and never changed. Everything slower goes through
+// posts.
+
+// voice is what this node says in its beats as a voter, and to whom.
+type voice struct {
+	voter   bool     // in the lease voters' list
+	version uint64   // of that list
+	voters  []string // the list, or the founders before there is a cluster
+	ready   bool
+	silent  []id.NodeRef // whom this voter misses
+}
+
+// speak makes the voice anew. The caller has grant locked.
+func (a *Agent) speak() {
+	v := &voice{voter: a.grant.voter, ready: a.grant.IsReady(), silent: a.grant.silent}
+	v.version, v.voters = a.grant.List()
+	if len(v.voters) == 0 {
+		for _, n := range a.cfg.Nodes {
+			v.voters = append(v.voters, n.Name)
+		}
+	}
+	a.voice.Store(v)
+}
+
+// voters are whom beats go to: the lease voters, or the founders before there is
+// a cluster. Do not change the list.
+func (a *Agent) voters() []string { return a.voice.Load().voters }
+
+// mouth is what the goroutine that beats keeps between two beats.
+type mouth struct {
+	*gossip.Sender
+	beat lease.Beat
+}
+
+// beatLoop sends one keepalive per interval to every voter over every link, and
+// one at once when asked to.
 func (a *Agent) beatLoop(ctx context.Context) {
+	m := &mouth{Sender: a.gossip.Sender()}
 	tick := time.NewTicker(a.cfg.Timing.Keepalive)
 	defer tick.Stop()
 	for {
-		a.beat()
+		a.sayBeat(m)
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		case <-a.beats:
 		}
 	}
 }
 
-// beat sends one keepalive now.
-func (a *Agent) beat() {
-	var b lease.Beat
+// beat has a keepalive sent now.
+func (a *Agent) beat() { signal(a.beats) }
+
+func (a *Agent) sayBeat(m *mouth) {
+	v := a.voice.Load()
 	now := a.host.Clock.Now() // the send time: before the datagram leaves
-	a.hold.Lock()
-	if h := a.hold.holder; h != nil && !h.Fenced() {
-		b.Ref = h.Ref()
-		b.Seq, b.Version = h.Beat(now)
-		b.Unleased = h.Unleased(now)
-		if h.Leased(now) {
-			b.Left = now.Remaining(h.End())
+	to := v.voters
+	b := &m.beat
+	*b = lease.Beat{}
+	registered := false
+	if l := a.lease.Load(); l != nil {
+		var list []string
+		// A beat goes to the voters that it counts by.
+		if list, registered = l.Say(b, now); registered && b.Version > v.version {
+			to = list
 		}
-		for _, o := range h.Owed() {
-			b.Tokens = append(b.Tokens, o.Claim)
-		}
-	} else {
+	}
+	if !registered {
 		b.Ref.Name = a.cfg.Name // alive, not registered
 		b.Seq = uint64(now.Boot)
 	}
-	a.hold.Unlock()
-	a.grant.Lock()
-	if a.grant.voter {
-		b.Applied, _ = a.grant.List()
-		b.Ready = a.grant.IsReady()
+	if v.voter {
+		b.Applied, b.Ready = v.version, v.ready
 	}
-	a.grant.Unlock()
-	a.ears.mu.Lock()
-	b.Silent = a.ears.silent
-	a.ears.mu.Unlock()
-	a.gossip.Send(b.Append(nil), a.voters()...)
-}
-
-// voters are whom beats go to: the lease voters, or the founders before there is
-// a cluster.
-func (a *Agent) voters() []string {
-	a.grant.Lock()
-	_, names := a.grant.List()
-	a.grant.Unlock()
-	if len(names) > 0 {
-		return names
-	}
-	var out []string
-	for _, n := range a.cfg.Nodes {
-		out = append(out, n.Name)
-	}
-	return out
+	b.Silent = v.silent
+	m.Buf = b.Append(m.Buf[:0])
+	m.Send(m.Buf, to...)
 }
 
 // election is this voter's elector and what it needs besides.
@@ -152,12 +174,13 @@ func (a *Agent) tellSilent(now clock.Instant) {
 	if !a.grant.voter || !a.grant.IsReady() {
 		silent = nil
 	}
-	a.grant.Unlock()
 	silent = slices.DeleteFunc(silent, func(r id.NodeRef) bool { return r.Name == a.cfg.Name })
-	a.ears.mu.Lock()
-	changed := !slices.Equal(silent, a.ears.silent)
-	a.ears.silent = silent
-	a.ears.mu.Unlock()
+	changed := !slices.Equal(silent, a.grant.silent)
+	if changed {
+		a.grant.silent = silent
+		a.speak()
+	}
+	a.grant.Unlock()
 	if changed {
 		a.beat()
 		signal(a.lead.wake)

@@ -1,12 +1,12 @@
 package agent
 
 import (
-	"encoding/json"
 	"maps"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
-	"hanode/cluster"
 	"hanode/failover"
 	"hanode/fsm"
 	"hanode/gossip"
@@ -16,13 +16,19 @@ import (
 )
 
 // ears remember what others last said about themselves. For liveness and for
-// people only: nothing here decides who may hold.
+// people only: nothing here decides who may hold. Each node has a lock of its own,
+// so that who looks at all of them delays no beat.
 type ears struct {
-	mu sync.Mutex
-	m  map[string]heard
-	// answered is when each voter last answered a beat of ours, whatever it said.
-	answered map[string]clock.Instant
-	silent   []id.NodeRef // whom this voter misses, as told in its beats
+	table   atomic.Pointer[map[string]*ear]
+	replace sync.Mutex
+}
+
+// ear listens to one node.
+type ear struct {
+	mu    sync.Mutex
+	heard heard // at is zero: never
+	// answered is when it last answered a beat of ours, whatever it said.
+	answered clock.Instant
 }
 
 type heard struct {
@@ -36,12 +42,32 @@ type heard struct {
 	ready clock.Instant
 }
 
-func (e *ears) init() { e.m, e.answered = map[string]heard{}, map[string]clock.Instant{} }
+// of returns the ear for a node; a new one the first time.
+func (e *ears) of(name string) *ear {
+	if t := e.table.Load(); t != nil {
+		if x := (*t)[name]; x != nil {
+			return x
+		}
+	}
+	e.replace.Lock()
+	defer e.replace.Unlock()
+	t := map[string]*ear{}
+	if old := e.table.Load(); old != nil {
+		t = maps.Clone(*old)
+	}
+	if t[name] == nil {
+		t[name] = &ear{}
+		e.table.Store(&t)
+	}
+	return t[name]
+}
 
 func (e *ears) note(from string, b lease.Beat, now clock.Instant) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	h, known := e.m[from]
+	x := e.of(from)
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	h := &x.heard
+	known := !h.at.IsZero()
 	if known && b.Ref == h.beat.Ref && (b.Seq == h.beat.Seq || b.Seq < h.beat.Seq && b.Ref.Inc > 0) {
 		// The copy that came over another link, or an old one. Beats before the
 		// registration are numbered by the boot clock, which a reboot sets back.
@@ -59,126 +85,130 @@ func (e *ears) note(from string, b lease.Beat, now clock.Instant) {
 		h.registered = now
 	}
 	h.beat, h.at = b, now
-	e.m[from] = h
+}
+
+func (e *ears) noteAnswer(from string, now clock.Instant) {
+	x := e.of(from)
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.answered = now
+}
+
+// get is what a node last said; false if it was never heard.
+func (e *ears) get(name string) (heard, bool) {
+	h, _, ok := e.both(name)
+	return h, ok
+}
+
+// both is get, and when the node last answered a beat of ours; zero = never.
+func (e *ears) both(name string) (h heard, answered clock.Instant, ok bool) {
+	t := e.table.Load()
+	if t == nil || (*t)[name] == nil {
+		return heard{}, clock.Instant{}, false
+	}
+	x := (*t)[name]
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.heard, x.answered, !x.heard.at.IsZero()
 }
 
 func (e *ears) all() map[string]heard {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return maps.Clone(e.m)
+	out := map[string]heard{}
+	if t := e.table.Load(); t != nil {
+		for name := range *t {
+			if h, ok := e.get(name); ok {
+				out[name] = h
+			}
+		}
+	}
+	return out
 }
 
 // hearsLately reports whether a beat of the node came within deadtime.
 func (a *Agent) hearsLately(node string) bool {
-	now := a.host.Clock.Now()
-	a.ears.mu.Lock()
-	defer a.ears.mu.Unlock()
-	h, ok := a.ears.m[node]
-	return ok && now.Elapsed(h.at) < a.timing().Deadtime
+	h, ok := a.ears.get(node)
+	return ok && a.host.Clock.Now().Elapsed(h.at) < a.timing().Deadtime
 }
 
-// handle takes one authenticated datagram. It runs on the socket's goroutine and
-// must not block: no call out of here waits for a disk or a peer.
+// handle takes one authenticated datagram on its socket's goroutine, which must
+// get to the next beat: beats, answers and REVOKE are dealt with here, the rest is
+// posted.
 func (a *Agent) handle(p gossip.Packet) {
 	if len(p.Payload) == 0 {
 		return
 	}
 	switch lease.Kind(p.Payload[0]) {
 	case lease.KindBeat:
-		if b, err := lease.ParseBeat(p.Payload); err == nil && b.Ref.Name == p.From {
-			a.onBeat(b)
+		if b, err := lease.ParseBeat(p.From, p.Payload); err == nil && b.Ref.Name == p.From {
+			a.onBeat(b, p.Answer)
 		}
 	case lease.KindAnswer:
-		if r, err := lease.ParseReply(p.Payload); err == nil {
+		if r, err := lease.ParseReply(a.cfg.Name, p.Payload); err == nil {
 			a.onReply(p.From, r)
 		}
 	case lease.KindRevoke:
 		if r, err := lease.ParseRevoke(p.Payload); err == nil {
 			a.onRevoke(p.From, r)
 		}
-	case lease.KindExpired:
-		if e, err := lease.ParseExpired(p.Payload); err == nil {
-			a.onExpired(p.From, e)
-		}
-	case lease.KindToken:
-		if t, err := lease.ParseToken(p.Payload); err == nil && t.Node.Name == p.From {
-			a.onTokens(t.Ago, t.Claim)
-		}
-	case lease.KindRecord:
-		var r fsm.Record
-		if err := json.Unmarshal(p.Payload[1:], &r); err == nil {
-			a.adopt(r)
-		}
-	case lease.KindLate:
-		if l, err := cluster.ParseLate(p.Payload[1:]); err == nil {
-			a.elect.hear(p.From, l, a.host.Clock.Now())
-			signal(a.ring)
-		}
+	case lease.KindExpired, lease.KindToken, lease.KindRecord, lease.KindLate:
+		a.posts.put(post{at: a.host.Clock.Now(), from: p.From, payload: slices.Clone(p.Payload)})
 	}
 }
 
 // onBeat is R2 on the voter's side, and the liveness of everybody.
-func (a *Agent) onBeat(b lease.Beat) {
+func (a *Agent) onBeat(b lease.Beat, back *gossip.Sender) {
 	now := a.host.Clock.Now() // after the datagram, never before
-	a.ears.note(b.Ref.Name, b, now)
-	if len(b.Silent) > 0 {
-		signal(a.lead.wake)
-	}
-	if len(b.Tokens) > 0 {
-		a.onTokens(0, b.Tokens...)
-	}
 	a.grant.Lock()
 	answer := a.grant.Beat(b.Ref, b.Seq, b.Version, now)
 	voter := a.grant.voter
 	version, names := a.grant.List()
 	a.grant.Unlock()
-	if !voter {
-		return
+	if voter {
+		r := lease.Reply{Ref: b.Ref, Seq: b.Seq, Answer: answer, Version: version}
+		if answer == lease.Behind {
+			r.Voters = names
+		}
+		back.Buf = r.Append(back.Buf[:0])
+		back.Send(back.Buf, b.Ref.Name)
 	}
-	r := lease.Reply{Ref: b.Ref, Seq: b.Seq, Answer: answer, Version: version}
-	if answer == lease.Behind {
-		r.Voters = names
+	a.ears.note(b.Ref.Name, b, now)
+	if len(b.Silent) > 0 {
+		signal(a.lead.wake)
 	}
-	a.gossip.Send(r.Append(nil), b.Ref.Name)
+	if len(b.Tokens) > 0 {
+		a.posts.put(post{at: now, from: b.Ref.Name, tokens: b.Tokens})
+	}
 }
 
 // onReply is R1: an ack moves the lease to what was promised when the beat was
 // *sent*.
 func (a *Agent) onReply(from string, r lease.Reply) {
 	now := a.host.Clock.Now()
-	a.ears.mu.Lock()
-	a.ears.answered[from] = now
-	a.ears.mu.Unlock()
-	a.hold.Lock()
-	h := a.hold.holder
-	if h == nil || h.Ref() != r.Ref {
-		a.hold.Unlock()
-		return
+	l := a.lease.Load()
+	if l != nil && l.Ref() == r.Ref {
+		switch r.Answer {
+		case lease.Ack:
+			had := l.Leased(now)
+			if l.Acked(from, r.Seq) {
+				a.renew(l.End())
+				if !had {
+					signal(a.posts.leased) // the first lease, or one that came back
+				}
+			}
+		case lease.Behind:
+			l.SetVoters(r.Version, r.Voters)
+		case lease.Fenced:
+			a.posts.put(post{from: from, fenced: r.Ref})
+		case lease.Unknown, lease.NotReady:
+		}
 	}
-	var grew, had bool
-	var end clock.Instant
-	switch r.Answer {
-	case lease.Ack:
-		had = h.Leased(now)
-		grew = h.Acked(from, r.Seq)
-		end = h.End()
-	case lease.Behind:
-		h.SetVoters(r.Version, r.Voters)
-	case lease.Fenced:
-		signal(a.fenced) // under the lock: it is about this registration
-		a.hold.Unlock()
-		return
-	case lease.Unknown, lease.NotReady:
-	}
-	a.hold.Unlock()
-	if !grew {
-		return
-	}
+	a.ears.noteAnswer(from, now)
+}
+
+// renew writes E into the guard.
+func (a *Agent) renew(end clock.Instant) {
 	if err := a.kernel.Renew(end); err != nil {
-		a.problems.set("guard-renewal", err.Error())
-	}
-	if !had {
-		a.groups.wakeAll() // the first lease, or one that came back
+		a.posts.put(post{refused: err})
 	}
 }
 
@@ -209,8 +239,8 @@ func (a *Agent) onExpired(from string, e lease.Expired) {
 	}
 }
 
-func (a *Agent) onTokens(ago time.Duration, claims ...id.Claim) {
-	now := a.host.Clock.Now()
+// onTokens notes tokens that came at now, ago after their holder had closed.
+func (a *Agent) onTokens(now clock.Instant, ago time.Duration, claims ...id.Claim) {
 	a.hold.Lock()
 	for _, c := range claims {
 		if a.hold.holder != nil {
@@ -258,6 +288,7 @@ func (a *Agent) onChange(c fsm.Change) {
 	a.grant.Lock()
 	a.grant.Applied(c.State.Voters.Version, c.State.Voters.Names, regs)
 	a.grant.voter = c.State.Voters.Has(a.cfg.Name)
+	a.speak()
 	a.grant.Unlock()
 	a.hold.Lock()
 	if a.hold.holder != nil {
@@ -278,12 +309,10 @@ func (a *Agent) opinions(now clock.Instant) map[string]failover.Opinion {
 		}
 		out[name] = o
 	}
-	a.ears.mu.Lock()
 	own := failover.Opinion{Silent: map[id.NodeRef]bool{}}
-	for _, r := range a.ears.silent {
+	for _, r := range a.voice.Load().silent {
 		own.Silent[r] = true
 	}
-	a.ears.mu.Unlock()
 	out[a.cfg.Name] = own
 	return out
 }

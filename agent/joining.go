@@ -284,7 +284,7 @@ func (s service) Hello(asker string) peer.Hello {
 // unheard is for how long no beat of a registration of the node came; false if none
 // ever did.
 func (a *Agent) unheard(node string) (time.Duration, bool) {
-	h, ok := a.ears.all()[node]
+	h, ok := a.ears.get(node)
 	return a.host.Clock.Now().Elapsed(h.registered), ok && !h.registered.IsZero()
 }
 
@@ -426,6 +426,7 @@ func (a *Agent) adoptRegistration(ref id.NodeRef) {
 	h.SetVoters(version, names)
 	a.hold.Lock()
 	a.hold.holder = h
+	a.lease.Store(h.Lease)
 	// More than one voter said that the last one was fenced; none can have said it
 	// of this one yet.
 	select {
@@ -476,6 +477,7 @@ func (a *Agent) ready(ctx context.Context) {
 			a.grant.Lock()
 			was := a.grant.IsReady()
 			a.grant.Ready()
+			a.speak()
 			a.grant.Unlock()
 			if !was {
 				a.log.Info("voter is ready", "index", index)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"hanode/cluster"
@@ -24,8 +25,9 @@ import (
 type leading struct {
 	wake chan struct{}
 
+	formed atomic.Bool // see formedBy
+
 	mu      sync.Mutex
-	formed  bool
 	healthy map[string]clock.Instant // since when without a break
 	leads   clock.Instant            // since when we lead; zero = not
 	applied clock.Instant            // since when a majority of the previous voters has applied the list (R7)
@@ -40,13 +42,11 @@ func (l *leading) init() {
 // formedBy reports whether the cluster was whole once since this process started,
 // or initdead has passed since then: Heartbeat's initdead.
 func (l *leading) formedBy(a *Agent, now clock.Instant) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.formed {
+	if l.formed.Load() {
 		return true
 	}
 	if now.Elapsed(a.born) >= a.timing().Initdead {
-		l.formed = true
+		l.formed.Store(true)
 		return true
 	}
 	var names []string
@@ -72,7 +72,7 @@ func (l *leading) formedBy(a *Agent, now clock.Instant) bool {
 			return false
 		}
 	}
-	l.formed = true
+	l.formed.Store(true)
 	return true
 }
 

@@ -56,12 +56,10 @@ func (a *Agent) membersHere() []api.Member {
 		}
 		if n.Name == a.cfg.Name {
 			m.LastBeatMS = nil
-			a.hold.Lock()
-			if a.hold.holder != nil {
-				left := api.MS(now.Remaining(a.hold.holder.End()))
+			if l := a.lease.Load(); l != nil {
+				left := api.MS(now.Remaining(l.End()))
 				m.LeaseMS = &left
 			}
-			a.hold.Unlock()
 		}
 		for _, l := range a.gossip.Links(n.Name) {
 			link := api.MemberLink{Name: l.Name, State: api.MemberAlive}

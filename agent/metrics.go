@@ -72,11 +72,9 @@ func (f figures) Collect(c chan<- prometheus.Metric) {
 	}
 	gauge(descLeader, leads)
 	now := a.host.Clock.Now()
-	a.hold.Lock()
-	if a.hold.holder != nil {
-		gauge(descLease, now.Remaining(a.hold.holder.End()).Seconds())
+	if l := a.lease.Load(); l != nil {
+		gauge(descLease, now.Remaining(l.End()).Seconds())
 	}
-	a.hold.Unlock()
 	for name, h := range a.ears.all() {
 		gauge(descBeat, now.Elapsed(h.at).Seconds(), name)
 		gauge(descGap, h.gap.Seconds(), name)

@@ -109,10 +109,7 @@ func (a *Agent) fillResources(s *api.Status) {
 			g.Resources[j].State = &state
 		}
 		now := a.host.Clock.Now()
-		a.hold.Lock()
-		muted := a.hold.holder != nil && !a.hold.holder.Leased(now)
-		a.hold.Unlock()
-		if muted {
+		if l := a.lease.Load(); l != nil && !l.Leased(now) {
 			s.Problems = append(s.Problems, show("group-muted", g.Name+" is muted: "+a.cfg.Name+" has no lease", nil))
 		}
 	}

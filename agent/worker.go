@@ -95,12 +95,9 @@ func (a *Agent) majorityAnswers(now clock.Instant) bool {
 	dead := a.timing().Deadtime
 	names := a.voters()
 	n := 0
-	a.ears.mu.Lock()
-	defer a.ears.mu.Unlock()
 	for _, v := range names {
-		h, ok := a.ears.m[v]
-		at, answered := a.ears.answered[v]
-		if ok && h.beat.Ready && now.Elapsed(h.at) < dead || answered && now.Elapsed(at) < dead {
+		h, answered, ok := a.ears.both(v)
+		if ok && h.beat.Ready && now.Elapsed(h.at) < dead || !answered.IsZero() && now.Elapsed(answered) < dead {
 			n++
 		}
 	}
