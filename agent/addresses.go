@@ -111,6 +111,15 @@ func (x addresses) Down(_ context.Context, r spec.Resource, env resource.Env) er
 	return nil
 }
 
+// Device asks the host below, where there is one to ask.
+func (x addresses) Device(r spec.Resource) error {
+	ad, err := vip.Parse(r.Name, r.Dev)
+	if err != nil || x.a.host.Fits == nil {
+		return err
+	}
+	return x.a.host.Fits(ad)
+}
+
 func (x addresses) Check(_ context.Context, r spec.Resource) error {
 	ad, err := vip.Parse(r.Name, r.Dev)
 	if err != nil {

@@ -52,14 +52,13 @@ type Agent struct {
 	disk *disk
 	born clock.Instant
 
-	machine *fsm.Machine
-	gossip  *gossip.Gossip
-	kernel  vip.Kernel
-	journal *resource.Journal
-	drivers resource.Drivers
-	peers   *peer.Client
-	mux     *trust.Mux
-	node    atomic.Pointer[cluster.Node] // nil until founded or joined
+	machine  *fsm.Machine
+	gossip   *gossip.Gossip
+	kernel   vip.Kernel
+	services *resource.Services
+	peers    *peer.Client
+	mux      *trust.Mux
+	node     atomic.Pointer[cluster.Node] // nil until founded or joined
 
 	// hold guards what decides whether this node may hold. The guard's bits are
 	// written under it too, so that "may I" and "open" are one step. The beats do not
@@ -322,19 +321,17 @@ func (a *Agent) bootHost(undo *stopper) error {
 	for _, g := range gone {
 		a.log.Info("removed an address that an earlier agent left", "addr", g.Addr, "dev", g.Dev)
 	}
-	if a.journal, err = resource.OpenJournal(d.path("running.json")); err != nil {
+	if a.services, err = resource.Open(addresses{a}, d.path("running.json")); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	stopped, err := a.journal.CleanUp(ctx, a.cfg.Name)
+	undo.add("services", func() error { a.services.Close(); return nil })
+	stopped, err := a.services.CleanUp(context.Background(), a.cfg.Name)
 	for _, s := range stopped {
 		a.log.Info("stopped what an earlier agent left running", "resource", s)
 	}
 	if err != nil {
 		return fmt.Errorf("a service that an earlier agent started does not stop; stop it by hand and start the agent again: %w", err)
 	}
-	a.drivers = resource.Default(addresses{a}, a.journal)
 	a.born = a.host.Clock.Now()
 	a.grant.Grantor = lease.NewGrantor(a.born)
 	a.speak()

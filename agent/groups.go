@@ -48,7 +48,7 @@ func (g *groups) record(a *Agent, r fsm.Record) {
 	g.mu.Lock()
 	w := g.m[r.Group]
 	if w == nil {
-		w = &worker{a: a, name: r.Group, wake: make(chan struct{}, 1), res: resource.NewGroup(a.drivers)}
+		w = &worker{a: a, name: r.Group, wake: make(chan struct{}, 1), res: a.services.NewGroup()}
 		g.m[r.Group] = w
 		a.goLoop(w.run)
 	}

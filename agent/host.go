@@ -37,6 +37,9 @@ type Host struct {
 	// Probe asks whether another host on the link uses addr and returns its MAC; ""
 	// = none does. nil = there is nothing to ask.
 	Probe func(ctx context.Context, link string, addr netip.Addr) (mac string, err error)
+	// Fits says why the host has no device for an address, or nil. nil itself = there
+	// is nothing to ask.
+	Fits func(vip.Address) error
 	// Stores opens raft's disk; hung is called when it hangs.
 	Stores func(dir string, hung func(error)) (cluster.Stores, error)
 }
@@ -65,6 +68,7 @@ func RealHost(cfg *config.Node, log *slog.Logger) (*Host, error) {
 			mac, err := vip.Probe(ctx, link, addr)
 			return mac.String(), err
 		},
+		Fits: vip.Fits,
 		Stores: func(dir string, hung func(error)) (cluster.Stores, error) {
 			return cluster.OpenStores(dir, diskLimit, hung, log)
 		},

@@ -202,7 +202,7 @@ wait:
 }
 
 func (w *worker) env(rec fsm.Record, g spec.Group) resource.Env {
-	e := resource.Env{Group: w.name, Node: w.a.cfg.Name, Epoch: rec.Epoch, Reason: rec.Cause}
+	e := resource.Env{Group: w.name, Node: w.a.cfg.Name, Epoch: rec.Epoch, Reason: rec.Cause, Exclusive: g.Exclusive}
 	for _, r := range g.Resources {
 		if r.Type == "ip" {
 			e.VIP = r.Address()
@@ -334,7 +334,7 @@ func (w *worker) stopAfter(closed func()) bool {
 	begin := a.host.Clock.Now()
 	upto := running
 	if running != 0 {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(a.ctx), time.Minute)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(a.ctx), w.res.StopLimit())
 		err := w.res.Stop(ctx)
 		cancel()
 		exclusive := w.exclusive()

@@ -28,12 +28,23 @@ type Status struct {
 	Type, Name string
 	State      State
 	Err        string
+	// Operations are the newest run of each kind, the newest first.
+	Operations []Operation
+}
+
+// Operation is one run of start, stop, monitor or kill.
+type Operation struct {
+	Name   string
+	At     time.Time // when it began
+	Took   time.Duration
+	Err    string // "" = success
+	Output string // its end, at most 64 KiB
 }
 
 // Group runs one group's resources. Start, Stop and Watch are called by one
 // goroutine, one after the other; Status by anybody.
 type Group struct {
-	drivers Drivers
+	s *Services
 
 	mu     sync.Mutex
 	status []Status
@@ -42,14 +53,15 @@ type Group struct {
 	env Env
 }
 
-// NewGroup returns a group of which nothing runs.
-func NewGroup(d Drivers) *Group { return &Group{drivers: d} }
-
 // Status lists the resources in order.
 func (g *Group) Status() []Status {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return slices.Clone(g.status)
+	out := slices.Clone(g.status)
+	for i := range out {
+		out[i].Operations = slices.Clone(out[i].Operations)
+	}
+	return out
 }
 
 func (g *Group) set(i int, s State, err error) {
@@ -73,53 +85,129 @@ func (g *Group) Start(ctx context.Context, res []spec.Resource, env Env) error {
 	g.mu.Unlock()
 	for i, r := range res {
 		g.res = append(g.res, r) // from here on Stop covers it
-		d, err := g.drivers.of(r)
-		if err == nil {
-			g.set(i, Starting, nil)
-			err = d.Start(ctx, r, env)
-		}
-		if err != nil {
-			g.set(i, Failed, err)
+		if err := g.start(ctx, i); err != nil {
 			return err
 		}
-		g.set(i, Running, nil)
 	}
 	return nil
 }
 
-// stopTries is how often a stop is tried before it is given up.
+func (g *Group) start(ctx context.Context, i int) error {
+	r := g.res[i]
+	d, err := g.s.drivers.of(r)
+	if err == nil && r.Type != "ip" {
+		err = g.s.journal.note(g.env.Group, r, g.s.scripts.groups.dir(key(g.env.Group, r)))
+	}
+	if err == nil {
+		g.set(i, Starting, nil)
+		err = g.do(ctx, i, "start", limits(d, r).Start, d.Start)
+	}
+	if err != nil {
+		g.set(i, Failed, err)
+		return err
+	}
+	g.set(i, Running, nil)
+	return nil
+}
+
+// do runs one operation in its time, and remembers how it went.
+func (g *Group) do(ctx context.Context, i int, name string, limit time.Duration, fn func(context.Context, spec.Resource, Env) error) error {
+	if _, ok := g.s.drivers[g.res[i].Type].(interface{ isScripted() }); ok {
+		// The limit is of the operation, not of the wait for its turn.
+		room := map[string]chan struct{}{"start": g.s.starts, "monitor": g.s.monitors}[name]
+		if room != nil {
+			select {
+			case room <- struct{}{}:
+				defer func() { <-room }()
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+	}
+	out := &tail{}
+	env := g.env
+	env.Output = out
+	op := Operation{Name: name, At: time.Now()}
+	err := bounded(ctx, limit, func(ctx context.Context) error { return fn(ctx, g.res[i], env) })
+	op.Took, op.Output = time.Since(op.At), out.String()
+	if err != nil {
+		op.Err = err.Error()
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	ops := slices.DeleteFunc(g.status[i].Operations, func(o Operation) bool { return o.Name == name })
+	g.status[i].Operations = slices.Insert(ops, 0, op)
+	return err
+}
+
+func (scripted) isScripted() {}
+
+// stopTries is how often a stop is tried before what is left of the resource is
+// killed.
 const stopTries = 3
 
-// Stop stops what was started, right to left. One that does not stop does not
-// keep the rest from stopping; the error then says which.
+// Stop stops what was started, right to left. One that does not stop is killed;
+// one that survives this does not keep the rest from stopping: the error then says
+// which.
 func (g *Group) Stop(ctx context.Context) error {
 	var errs []error
 	for i := len(g.res) - 1; i >= 0; i-- {
-		r := g.res[i]
-		d, err := g.drivers.of(r)
-		if err != nil {
-			continue // it never started either
-		}
-		g.set(i, Stopping, nil)
-		for try := range stopTries {
-			if err = d.Stop(ctx, r, g.env); err == nil || ctx.Err() != nil {
-				break
-			}
-			if try < stopTries-1 {
-				sleep(ctx, 100*time.Millisecond)
-			}
-		}
-		if err != nil {
-			g.set(i, Failed, err)
+		if err := g.stop(ctx, i); err != nil {
 			errs = append(errs, err)
-			continue
 		}
-		g.set(i, Stopped, nil)
 	}
 	if len(errs) > 0 {
 		return fmt.Errorf("stop: %w", errors.Join(errs...))
 	}
 	return nil
+}
+
+func (g *Group) stop(ctx context.Context, i int) error {
+	r := g.res[i]
+	d, err := g.s.drivers.of(r)
+	if err != nil {
+		return nil // it never started either
+	}
+	g.set(i, Stopping, nil)
+	limit := limits(d, r).Stop
+	end := time.Now().Add(limit)
+	for try := range stopTries {
+		err = g.do(ctx, i, "stop", limit, d.Stop)
+		if err == nil || ctx.Err() != nil || !time.Now().Before(end) {
+			break
+		}
+		if try < stopTries-1 {
+			sleep(ctx, 100*time.Millisecond)
+		}
+	}
+	if err != nil {
+		if kill := g.do(ctx, i, "kill", killLimit, d.Kill); kill != nil {
+			err = errors.Join(err, fmt.Errorf("killing it: %w", kill))
+		} else {
+			err = nil
+		}
+	}
+	if err == nil {
+		err = g.s.journal.drop(g.env.Group, r)
+	}
+	if err != nil {
+		g.set(i, Failed, err)
+		return err
+	}
+	g.set(i, Stopped, nil)
+	return nil
+}
+
+// StopLimit is how long Stop can take at most, by the time-outs of what runs.
+func (g *Group) StopLimit() time.Duration {
+	sum := time.Second
+	for _, r := range g.res {
+		if d, err := g.s.drivers.of(r); err == nil {
+			// A try that begins just before the limit has its whole time.
+			sum += 2*limits(d, r).Stop + killLimit
+		}
+	}
+	return sum
 }
 
 func sleep(ctx context.Context, d time.Duration) {
@@ -129,80 +217,4 @@ func sleep(ctx context.Context, d time.Duration) {
 	case <-ctx.Done():
 	case <-t.C:
 	}
-}
-
-// Watch monitors what runs until ctx ends (nil) or a resource failed more often
-// than it may be restarted (the error). A restart starts the failed one and all
-// after it anew.
-func (g *Group) Watch(ctx context.Context) error {
-	restarts := make([]int, len(g.res))
-	next := make([]time.Time, len(g.res))
-	now := time.Now()
-	for i, r := range g.res {
-		next[i] = now.Add(r.Every)
-	}
-	for {
-		i := g.soonest(next)
-		if i < 0 {
-			<-ctx.Done()
-			return nil
-		}
-		sleep(ctx, time.Until(next[i]))
-		if ctx.Err() != nil {
-			return nil
-		}
-		r := g.res[i]
-		d, err := g.drivers.of(r)
-		if err != nil {
-			return err
-		}
-		err = d.Monitor(ctx, r, g.env)
-		next[i] = time.Now().Add(r.Every)
-		if err == nil || ctx.Err() != nil {
-			continue
-		}
-		g.set(i, Failed, err)
-		if restarts[i]++; restarts[i] > r.Restarts {
-			return fmt.Errorf("%s %q failed: %w", r.Type, r.Name, err)
-		}
-		if err := g.restart(ctx, i); err != nil {
-			return err
-		}
-	}
-}
-
-// soonest is the resource to monitor next; -1 = none is monitored.
-func (g *Group) soonest(next []time.Time) int {
-	best := -1
-	for i, r := range g.res {
-		if r.Every > 0 && (best < 0 || next[i].Before(next[best])) {
-			best = i
-		}
-	}
-	return best
-}
-
-// restart stops everything from i on, right to left, and starts it again.
-func (g *Group) restart(ctx context.Context, i int) error {
-	for j := len(g.res) - 1; j >= i; j-- {
-		d, err := g.drivers.of(g.res[j])
-		if err == nil {
-			err = d.Stop(ctx, g.res[j], g.env)
-		}
-		if err != nil {
-			return fmt.Errorf("restart: %w", err)
-		}
-	}
-	for j := i; j < len(g.res); j++ {
-		d, err := g.drivers.of(g.res[j])
-		if err == nil {
-			err = d.Start(ctx, g.res[j], g.env)
-		}
-		if err != nil {
-			g.set(j, Failed, err)
-			return fmt.Errorf("restart: %w", err)
-		}
-		g.set(j, Running, nil)
-	}
-	return nil
 }

@@ -2,7 +2,6 @@ package resource
 
 import (
 	"cmp"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,7 +16,8 @@ import (
 
 // Journal remembers on disk what may be running, so that an agent that was killed
 // can stop it at its next start (R8). An entry is written before the start and
-// dropped after the verified stop. Safe for concurrent use.
+// dropped after the verified stop. Safe for concurrent use. Addresses are not in
+// it: package vip has a list of its own.
 type Journal struct {
 	path string
 	mu   sync.Mutex
@@ -30,11 +30,11 @@ type entry struct {
 	Resource spec.Resource `json:"resource"`
 	// Seq orders the entries by their starts; they are stopped the other way round.
 	Seq uint64 `json:"seq"`
+	// Cgroup is the control group of its processes; "" = none.
+	Cgroup string `json:"cgroup,omitempty"`
 }
 
-// OpenJournal reads the journal at path. An unreadable one is an error: what it
-// listed may still run.
-func OpenJournal(path string) (*Journal, error) {
+func openJournal(path string) (*Journal, error) {
 	j := &Journal{path: path, m: map[string]entry{}}
 	b, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
@@ -58,17 +58,20 @@ func OpenJournal(path string) (*Journal, error) {
 
 func key(group string, r spec.Resource) string { return group + "/" + r.Type + "/" + r.Name }
 
-func (j *Journal) note(group string, r spec.Resource) error {
+func (j *Journal) note(group string, r spec.Resource, cgroup string) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.seq++
-	j.m[key(group, r)] = entry{group, r, j.seq}
+	j.m[key(group, r)] = entry{group, r, j.seq, cgroup}
 	return j.save()
 }
 
 func (j *Journal) drop(group string, r spec.Resource) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if _, ok := j.m[key(group, r)]; !ok {
+		return nil
+	}
 	delete(j.m, key(group, r))
 	return j.save()
 }
@@ -81,21 +84,18 @@ func (j *Journal) save() error {
 	return atomicfile.Write(j.path, b)
 }
 
-// CleanUp stops everything that an earlier agent may have left running, the last
-// started first, and verifies it. What does not stop stays in the journal and is in the error.
-func (j *Journal) CleanUp(ctx context.Context, node string) (stopped []string, err error) {
+// byGroup lists the entries of each group, the last started first.
+func (j *Journal) byGroup() [][]entry {
 	j.mu.Lock()
-	left := slices.Collect(maps.Values(j.m))
-	j.mu.Unlock()
-	slices.SortFunc(left, func(a, b entry) int { return cmp.Compare(b.Seq, a.Seq) })
-	d := execDriver{j}
-	for _, e := range left {
-		env := Env{Group: e.Group, Node: node, Reason: "clean-up"}
-		if stopErr := d.Stop(ctx, e.Resource, env); stopErr != nil {
-			err = errors.Join(err, stopErr)
-			continue
-		}
-		stopped = append(stopped, key(e.Group, e.Resource))
+	defer j.mu.Unlock()
+	groups := map[string][]entry{}
+	for _, e := range j.m {
+		groups[e.Group] = append(groups[e.Group], e)
 	}
-	return stopped, err
+	var out [][]entry
+	for _, name := range slices.Sorted(maps.Keys(groups)) {
+		slices.SortFunc(groups[name], func(a, b entry) int { return cmp.Compare(b.Seq, a.Seq) })
+		out = append(out, groups[name])
+	}
+	return out
 }

@@ -28,10 +28,10 @@ func must[T any](t testing.TB) func(T, error) T {
 
 // host is a place where services leave traces.
 type host struct {
-	t       *testing.T
-	dir     string
-	journal *Journal
-	drivers Drivers
+	t        *testing.T
+	dir      string
+	services *Services
+	drivers  Drivers
 }
 
 func newHost(t *testing.T) *host {
@@ -42,8 +42,9 @@ func newHost(t *testing.T) *host {
 
 // boot is an agent that starts with what the one before left.
 func (h *host) boot() {
-	h.journal = must[*Journal](h.t)(OpenJournal(h.path("running.json")))
-	h.drivers = Default(nil, h.journal)
+	h.services = must[*Services](h.t)(Open(nil, h.path("running.json")))
+	h.t.Cleanup(h.services.Close)
+	h.drivers = h.services.drivers
 }
 
 func (h *host) path(name string) string { return filepath.Join(h.dir, name) }
@@ -128,12 +129,12 @@ func TestExecErrors(t *testing.T) {
 		r    spec.Resource
 		want []string
 	}{
-		{"no command", spec.Resource{Name: "x"}, []string{`exec "x"`, "no start command"}},
-		{"no such program", spec.Resource{Name: "x", Start: []string{"/does/not/exist"}}, []string{"start", "no such file"}},
-		{"fails without a word", spec.Resource{Name: "x", Start: sh("exit 3")}, []string{"start", "exit status 3"}},
-		{"last line of its output", spec.Resource{Name: "x", Start: sh("echo first; echo address in use >&2; exit 1")}, []string{"exit status 1: address in use"}},
-		{"much output", spec.Resource{Name: "x", Start: sh("i=0; while [ $i -lt 20000 ]; do echo 0123456789; i=$((i+1)); done; echo the end; exit 1")}, []string{": the end"}},
-		{"no shell", spec.Resource{Name: "x", Start: []string{"/bin/false", "; touch", h.path("injected")}}, []string{"exit status 1"}},
+		{"no command", spec.Resource{Type: "exec", Name: "x"}, []string{`exec "x"`, "no start command"}},
+		{"no such program", spec.Resource{Type: "exec", Name: "x", Start: []string{"/does/not/exist"}}, []string{"start", "no such file"}},
+		{"fails without a word", spec.Resource{Type: "exec", Name: "x", Start: sh("exit 3")}, []string{"start", "exit status 3"}},
+		{"last line of its output", spec.Resource{Type: "exec", Name: "x", Start: sh("echo first; echo address in use >&2; exit 1")}, []string{"exit status 1: address in use"}},
+		{"much output", spec.Resource{Type: "exec", Name: "x", Start: sh("i=0; while [ $i -lt 20000 ]; do echo 0123456789; i=$((i+1)); done; echo the end; exit 1")}, []string{": the end"}},
+		{"no shell", spec.Resource{Type: "exec", Name: "x", Start: []string{"/bin/false", "; touch", h.path("injected")}}, []string{"exit status 1"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			err := d.Start(ctx, c.r, env)
@@ -165,7 +166,7 @@ func TestExecErrors(t *testing.T) {
 
 func TestExecEnvironment(t *testing.T) {
 	h := newHost(t)
-	r := spec.Resource{Name: "x", Start: sh("env | grep ^HANODE_ | sort > " + h.path("env"))}
+	r := spec.Resource{Type: "exec", Name: "x", Start: sh("env | grep ^HANODE_ | grep -v ^HANODE_SERVICE= | sort > " + h.path("env"))}
 	if err := h.drivers["exec"].Start(t.Context(), r, env); err != nil {
 		t.Fatal(err)
 	}
@@ -203,8 +204,8 @@ func gone(pid int) bool {
 func TestTimeoutKillsTheProcessGroup(t *testing.T) {
 	h := newHost(t)
 	script := "sleep 600 & echo $! > " + h.path("child") + "; wait"
-	r := spec.Resource{Name: "hangs", Timeout: 3 * time.Second, Start: sh(script)}
-	err := h.drivers["exec"].Start(t.Context(), r, env)
+	r := spec.Resource{Type: "exec", Name: "hangs", Timeout: 3 * time.Second, Start: sh(script)}
+	err := h.services.NewGroup().Start(t.Context(), []spec.Resource{r}, env)
 	if err == nil || !strings.Contains(err.Error(), "did not end within 3s and was killed") {
 		t.Error(err)
 	}
@@ -235,7 +236,7 @@ func TestTimeoutKillsTheProcessGroup(t *testing.T) {
 // own start, and lives on.
 func TestDaemonKeepsThePipe(t *testing.T) {
 	h := newHost(t)
-	r := spec.Resource{Name: "daemon", Timeout: 5 * time.Minute, Start: sh("setsid sleep 600 & echo $! > " + h.path("pid"))}
+	r := spec.Resource{Type: "exec", Name: "daemon", Timeout: 5 * time.Minute, Start: sh("setsid sleep 600 & echo $! > " + h.path("pid"))}
 	begin := time.Now()
 	if err := h.drivers["exec"].Start(t.Context(), r, env); err != nil {
 		t.Error(err)
@@ -252,7 +253,7 @@ func TestDaemonKeepsThePipe(t *testing.T) {
 
 func TestGroupOrder(t *testing.T) {
 	h, ctx := newHost(t), t.Context()
-	g := NewGroup(h.drivers)
+	g := h.services.NewGroup()
 	res := []spec.Resource{h.service("disk"), h.service("fs"), h.service("web")}
 	if err := g.Start(ctx, res, env); err != nil {
 		t.Fatal(err)
@@ -271,7 +272,7 @@ func TestGroupOrder(t *testing.T) {
 
 func TestStartFailureUnwinds(t *testing.T) {
 	h, ctx := newHost(t), t.Context()
-	g := NewGroup(h.drivers)
+	g := h.services.NewGroup()
 	bad := h.service("bad")
 	bad.Start = sh("echo start bad >> " + h.path("log") + "; echo no space; exit 1")
 	err := g.Start(ctx, []spec.Resource{h.service("disk"), h.service("fs"), bad, h.service("never")}, env)
@@ -296,7 +297,7 @@ func TestStartFailureUnwinds(t *testing.T) {
 
 func TestStopGoesOn(t *testing.T) {
 	h, ctx := newHost(t), t.Context()
-	g := NewGroup(h.drivers)
+	g := h.services.NewGroup()
 	stuck := h.service("stuck")
 	stuck.Stop = sh("echo stop stuck >> " + h.path("log") + "; echo busy; exit 1")
 	if err := g.Start(ctx, []spec.Resource{h.service("disk"), stuck, h.service("web")}, env); err != nil {
@@ -314,7 +315,7 @@ func TestStopGoesOn(t *testing.T) {
 
 func TestUnknownType(t *testing.T) {
 	h, ctx := newHost(t), t.Context()
-	g := NewGroup(h.drivers)
+	g := h.services.NewGroup()
 	err := g.Start(ctx, []spec.Resource{h.service("disk"), {Type: "quantum", Name: "x"}}, env)
 	if !errors.Is(err, ErrUnknownType) {
 		t.Error(err)
@@ -337,24 +338,24 @@ func TestJournalSurvivesKill(t *testing.T) {
 	for _, n := range names {
 		res = append(res, h.service(n))
 	}
-	g := NewGroup(h.drivers)
+	g := h.services.NewGroup()
 	if err := g.Start(ctx, res, env); err != nil {
 		t.Fatal(err)
 	}
-	if err := h.drivers["exec"].Stop(ctx, res[4], env); err != nil { // not running any more
+	if err := g.stop(ctx, 4); err != nil { // not running any more
 		t.Fatal(err)
 	}
 	h.boot()
 	if err := os.Remove(h.path("log")); err != nil {
 		t.Fatal(err)
 	}
-	stopped, err := h.journal.CleanUp(ctx, "primary")
+	stopped, err := h.services.CleanUp(ctx, "primary")
 	if err != nil || len(stopped) != 8 || stopped[0] != "web/exec/s8" {
 		t.Errorf("%v, %v", stopped, err)
 	}
 	h.wantLog("stop s8", "stop s7", "stop s6", "stop s5", "stop s3", "stop s2", "stop s1", "stop s0")
 	h.boot()
-	if stopped, err := h.journal.CleanUp(ctx, "primary"); err != nil || len(stopped) != 0 {
+	if stopped, err := h.services.CleanUp(ctx, "primary"); err != nil || len(stopped) != 0 {
 		t.Errorf("and again %v, %v", stopped, err)
 	}
 }
@@ -364,7 +365,7 @@ func TestJournalIsWrittenFirst(t *testing.T) {
 	h, ctx := newHost(t), t.Context()
 	r := h.service("half")
 	r.Start = sh("cp " + h.path("running.json") + " " + h.path("seen.json"))
-	if err := h.drivers["exec"].Start(ctx, r, env); err != nil {
+	if err := h.services.NewGroup().Start(ctx, []spec.Resource{r}, env); err != nil {
 		t.Fatal(err)
 	}
 	if b := must[[]byte](t)(os.ReadFile(h.path("seen.json"))); !strings.Contains(string(b), `"half"`) {
@@ -376,13 +377,11 @@ func TestCleanUpKeepsWhatDoesNotStop(t *testing.T) {
 	h, ctx := newHost(t), t.Context()
 	stuck := h.service("stuck")
 	stuck.Stop = sh("test -e " + h.path("free"))
-	for _, r := range []spec.Resource{stuck, h.service("fine")} {
-		if err := h.drivers["exec"].Start(ctx, r, env); err != nil {
-			t.Fatal(err)
-		}
+	if err := h.services.NewGroup().Start(ctx, []spec.Resource{stuck, h.service("fine")}, env); err != nil {
+		t.Fatal(err)
 	}
 	h.boot()
-	stopped, err := h.journal.CleanUp(ctx, "primary")
+	stopped, err := h.services.CleanUp(ctx, "primary")
 	if err == nil || !strings.Contains(err.Error(), "stuck") || !slices.Equal(stopped, []string{"web/exec/fine"}) {
 		t.Errorf("%v, %v", stopped, err)
 	}
@@ -395,7 +394,7 @@ func TestCleanUpKeepsWhatDoesNotStop(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.boot()
-	if stopped, err := h.journal.CleanUp(ctx, "primary"); err != nil || len(stopped) != 1 {
+	if stopped, err := h.services.CleanUp(ctx, "primary"); err != nil || len(stopped) != 1 {
 		t.Errorf("%v, %v", stopped, err)
 	}
 }
@@ -406,7 +405,7 @@ func TestDamagedJournal(t *testing.T) {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		_, err := OpenJournal(path)
+		_, err := Open(nil, path)
 		if err == nil {
 			t.Errorf("%q was read", text)
 			continue
@@ -425,8 +424,8 @@ func TestDamagedJournal(t *testing.T) {
 // TestUnwritableJournal: what cannot be remembered is not started.
 func TestUnwritableJournal(t *testing.T) {
 	h := newHost(t)
-	h.journal.path = h.path("no/such/folder")
-	if err := h.drivers["exec"].Start(t.Context(), h.service("x"), env); err == nil {
+	h.services.journal.path = h.path("no/such/folder")
+	if err := h.services.NewGroup().Start(t.Context(), []spec.Resource{h.service("x")}, env); err == nil {
 		t.Error("started")
 	}
 	h.wantLog()
@@ -434,7 +433,7 @@ func TestUnwritableJournal(t *testing.T) {
 
 func TestWatch(t *testing.T) {
 	h := newHost(t)
-	g := NewGroup(h.drivers)
+	g := h.services.NewGroup()
 	web := h.service("web")
 	web.Every, web.Restarts = 20*time.Millisecond, 2
 	if err := g.Start(t.Context(), []spec.Resource{h.service("disk"), web, h.service("top")}, env); err != nil {
@@ -472,7 +471,7 @@ func TestWatch(t *testing.T) {
 func TestWatchEnds(t *testing.T) {
 	h := newHost(t)
 	for _, every := range []time.Duration{0, time.Hour, 5 * time.Millisecond} {
-		g := NewGroup(h.drivers)
+		g := h.services.NewGroup()
 		r := h.service("web")
 		r.Every = every
 		if err := g.Start(t.Context(), []spec.Resource{r}, env); err != nil {
@@ -506,9 +505,11 @@ func (k *kernel) Check(_ context.Context, r spec.Resource) error {
 	return nil
 }
 
+func (k *kernel) Device(spec.Resource) error { return nil }
+
 func TestAddresses(t *testing.T) {
 	k := &kernel{map[string]bool{}}
-	d := Default(k, nil)["ip"]
+	d := must[*Services](t)(Open(k, filepath.Join(t.TempDir(), "running.json"))).drivers["ip"]
 	r := spec.Resource{Type: "ip", Name: "10.0.0.100/24"}
 	ctx := t.Context()
 	if err := d.Monitor(ctx, r, env); !errors.Is(err, ErrStopped) {

@@ -118,8 +118,12 @@ type Resource struct {
 	Monitor []string `json:"monitor,omitempty"`
 	// Every is the time between two runs of Monitor. 0 = not monitored.
 	Every time.Duration `json:"every,omitempty"`
-	// Timeout bounds one run of Start, Stop or Monitor. 0 = 20 s.
-	Timeout time.Duration `json:"timeout,omitempty"`
+	// Timeout bounds one run of any operation for which none of the three after it
+	// says otherwise. 0 = what is usual for the type, mostly 20 s.
+	Timeout        time.Duration `json:"timeout,omitempty"`
+	StartTimeout   time.Duration `json:"start_timeout,omitempty"`
+	StopTimeout    time.Duration `json:"stop_timeout,omitempty"`
+	MonitorTimeout time.Duration `json:"monitor_timeout,omitempty"`
 	// Restarts is how often a failed resource is started again here before the
 	// group moves.
 	Restarts int `json:"restarts,omitempty"`

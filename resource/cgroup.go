@@ -1,0 +1,227 @@
+package resource
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// cgroups gives each resource whose programs we run a control group of its own,
+// below that of the agent, so that what its scripts leave behind can be found,
+// named and ended, whatever it forked or where its parent went. No controller is
+// enabled in it: it only groups.
+//
+// Where there is no cgroup2 or it may not be written (a container, no root) the
+// processes are found by a variable in their environment instead, which a service
+// can drop; that is all there is then.
+type cgroups struct {
+	base string // "" = none
+	mark string // what the environment variable begins with; unique to this agent
+}
+
+// markVariable names, in the environment of all that a resource's scripts start,
+// whose they are.
+const markVariable = "HANODE_SERVICE"
+
+// openCgroups finds the place below this process's own group. id tells this agent
+// from others on the machine: the path of its journal.
+func openCgroups(id string) cgroups {
+	sum := sha256.Sum256([]byte(id))
+	name := hex.EncodeToString(sum[:6])
+	c := cgroups{mark: name}
+	own, err := ownCgroup("/proc/self/mountinfo", "/proc/self/cgroup")
+	if err != nil {
+		return c
+	}
+	base := filepath.Join(own, "hanode-"+name)
+	if err := os.Mkdir(base, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+		return c
+	}
+	c.base = base
+	return c
+}
+
+// ownCgroup is the folder of this process's cgroup2 group.
+func ownCgroup(mountinfo, cgroup string) (string, error) {
+	b, err := os.ReadFile(mountinfo)
+	if err != nil {
+		return "", err
+	}
+	mount, root := "", ""
+	for l := range strings.Lines(string(b)) {
+		before, after, ok := strings.Cut(l, " - cgroup2 ")
+		f := strings.Fields(before)
+		if ok && after != "" && len(f) > 4 {
+			root, mount = f[3], f[4]
+			break
+		}
+	}
+	if mount == "" {
+		return "", errors.New("no cgroup2 is mounted")
+	}
+	if b, err = os.ReadFile(cgroup); err != nil {
+		return "", err
+	}
+	for l := range strings.Lines(string(b)) {
+		if path, ok := strings.CutPrefix(strings.TrimSpace(l), "0::"); ok {
+			path = strings.TrimPrefix(path, strings.TrimSuffix(root, "/"))
+			return filepath.Join(mount, path), nil
+		}
+	}
+	return "", errors.New("this process is in no cgroup2 group")
+}
+
+// close removes what is empty.
+func (c cgroups) close() {
+	if c.base == "" {
+		return
+	}
+	dirs, err := filepath.Glob(filepath.Join(c.base, "*"))
+	if err != nil {
+		return
+	}
+	for _, d := range append(dirs, c.base) {
+		_ = os.Remove(d) // one in use stays; the next agent finds it again
+	}
+}
+
+// dir is the group of a resource, by its key; "" = there are none.
+func (c cgroups) dir(key string) string {
+	if c.base == "" {
+		return ""
+	}
+	sum := sha256.Sum256([]byte(key))
+	plain := strings.Map(func(r rune) rune {
+		if r == '/' || r == 0 || r < ' ' {
+			return '_'
+		}
+		return r
+	}, key)
+	return filepath.Join(c.base, plain[:min(len(plain), 100)]+"-"+hex.EncodeToString(sum[:4]))
+}
+
+// open makes the group of a resource and returns it opened, for clone; nil = none.
+func (c cgroups) open(key string) *os.File {
+	dir := c.dir(key)
+	if dir == "" {
+		return nil
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+		return nil
+	}
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil
+	}
+	return f
+}
+
+func (c cgroups) variable(key string) string { return markVariable + "=" + c.mark + ":" + key }
+
+// left lists the processes of a resource; also those in dirs, the groups that an
+// earlier agent made for it. A zombie is none.
+func (c cgroups) left(key string, dirs ...string) []int {
+	var pids []int
+	for _, dir := range append(dirs, c.dir(key)) {
+		if dir == "" {
+			continue
+		}
+		_ = filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+			if err == nil && d.Name() == "cgroup.procs" {
+				b, _ := os.ReadFile(path)
+				for _, w := range strings.Fields(string(b)) {
+					if pid, err := strconv.Atoi(w); err == nil && pid > 0 && alive(pid) {
+						pids = append(pids, pid)
+					}
+				}
+			}
+			return nil
+		})
+	}
+	if c.base == "" {
+		pids = append(pids, c.marked(key)...)
+	}
+	slices.Sort(pids)
+	return slices.Compact(pids)
+}
+
+// marked finds processes by their environment.
+func (c cgroups) marked(key string) (pids []int) {
+	want := []byte(c.variable(key))
+	dirs, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil
+	}
+	for _, d := range dirs {
+		pid, err := strconv.Atoi(d.Name())
+		if err != nil || pid == os.Getpid() {
+			continue
+		}
+		b, err := os.ReadFile(filepath.Join("/proc", d.Name(), "environ"))
+		if err == nil && slices.ContainsFunc(bytes.Split(b, []byte{0}), func(v []byte) bool { return bytes.Equal(v, want) }) && alive(pid) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// alive: the process is there and no zombie.
+func alive(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	i := bytes.LastIndexByte(b, ')')
+	return i < 0 || len(b) < i+3 || b[i+2] != 'Z' && b[i+2] != 'X'
+}
+
+// kill ends all processes of a resource and waits until they are gone; killed
+// says which there were. It kills until ctx ends: what forks meanwhile is found too.
+func (c cgroups) kill(ctx context.Context, key string, dirs ...string) (killed []string, err error) {
+	seen := map[int]bool{}
+	for empty := 0; ; {
+		pids := c.left(key, dirs...)
+		if empty++; len(pids) > 0 {
+			empty = 0
+		} else if c.base == "" && empty < 3 && ctx.Err() == nil {
+			sleep(ctx, 10*time.Millisecond) // the environment of one that is in exec cannot be read
+			continue
+		}
+		if len(pids) == 0 {
+			if dir := c.dir(key); dir != "" {
+				_ = os.Remove(dir)
+			}
+			return killed, nil
+		}
+		for _, pid := range pids {
+			if !seen[pid] {
+				seen[pid] = true
+				killed = append(killed, describe(pid))
+			}
+			_ = syscall.Kill(pid, syscall.SIGKILL) // gone meanwhile: the next look says so
+		}
+		if ctx.Err() != nil {
+			return killed, fmt.Errorf("%s cannot be killed", describe(pids[0]))
+		}
+		sleep(ctx, 5*time.Millisecond)
+	}
+}
+
+// describe names a process for people: "sleep (pid 123, state D)".
+func describe(pid int) string {
+	comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+	if err != nil {
+		return fmt.Sprintf("pid %d", pid)
+	}
+	return fmt.Sprintf("%s (pid %d)", strings.TrimSpace(string(comm)), pid)
+}

@@ -1,0 +1,170 @@
+package resource
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"hanode/internal/spec"
+)
+
+// Drivers maps a resource type to its driver.
+type Drivers map[string]Driver
+
+func (d Drivers) of(r spec.Resource) (Driver, error) {
+	if drv, ok := d[r.Type]; ok {
+		return drv, nil
+	}
+	return nil, fmt.Errorf("%s %q: %w", r.Type, r.Name, ErrUnknownType)
+}
+
+// How many scripts may run at once on this host. Stops are not bounded: nobody
+// must wait to let go.
+const (
+	maxStarts   = 16
+	maxMonitors = 16
+)
+
+// Services runs resources on this host: the drivers and what they share. Safe for
+// concurrent use.
+type Services struct {
+	drivers  Drivers
+	journal  *Journal
+	scripts  *scripts
+	starts   chan struct{}
+	monitors chan struct{}
+}
+
+// Open reads the journal at path and prepares the drivers. It starts and stops
+// nothing; call CleanUp first. An unreadable journal is an error: what it listed
+// may still run.
+func Open(a Addresses, path string) (*Services, error) {
+	j, err := openJournal(path)
+	if err != nil {
+		return nil, err
+	}
+	s := &Services{
+		journal: j, scripts: newScripts(path),
+		starts: make(chan struct{}, maxStarts), monitors: make(chan struct{}, maxMonitors),
+	}
+	base := scripted{scripts: s.scripts}
+	s.drivers = Drivers{"ip": ipDriver{a: a}, "exec": execDriver{base}}
+	return s, nil
+}
+
+// Close gives back what the process holds. Nothing is stopped by it.
+func (s *Services) Close() { s.scripts.close() }
+
+// NewGroup returns a group of which nothing runs.
+func (s *Services) NewGroup() *Group { return &Group{s: s} }
+
+// limits are the time-outs of r: the cluster file's, else its type's, else 20 s.
+func limits(d Driver, r spec.Resource) Timeouts {
+	own := d.Timeouts(r)
+	return Timeouts{
+		Start:   cmp.Or(r.StartTimeout, r.Timeout, own.Start, defaultTimeout),
+		Stop:    cmp.Or(r.StopTimeout, r.Timeout, own.Stop, defaultTimeout),
+		Monitor: cmp.Or(r.MonitorTimeout, r.Timeout, own.Monitor, defaultTimeout),
+	}
+}
+
+// defaultTimeout bounds one operation where neither the resource nor its type says.
+const defaultTimeout = 20 * time.Second
+
+// killLimit bounds a Kill, which follows a Stop that failed.
+const killLimit = 10 * time.Second
+
+// CleanUp stops everything that an earlier agent may have left running, the last
+// started of a group first, groups side by side, and verifies it. What does not
+// stop is killed; what survives that stays in the journal and is in the error.
+func (s *Services) CleanUp(ctx context.Context, node string) (stopped []string, err error) {
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for _, left := range s.journal.byGroup() {
+		wg.Go(func() {
+			for _, e := range left {
+				stopErr := s.cleanUp(ctx, e, node)
+				mu.Lock()
+				if stopErr != nil {
+					err = errors.Join(err, stopErr)
+				} else {
+					stopped = append(stopped, key(e.Group, e.Resource))
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	return stopped, err
+}
+
+func (s *Services) cleanUp(ctx context.Context, e entry, node string) error {
+	d, err := s.drivers.of(e.Resource)
+	if err != nil {
+		return err
+	}
+	env := Env{Group: e.Group, Node: node, Reason: "clean-up", Exclusive: true}
+	err = bounded(ctx, limits(d, e.Resource).Stop, func(ctx context.Context) error { return d.Stop(ctx, e.Resource, env) })
+	if err != nil {
+		kill := bounded(ctx, killLimit, func(ctx context.Context) error { return d.Kill(ctx, e.Resource, env) })
+		if kill != nil {
+			return errors.Join(err, kill)
+		}
+	}
+	if e.Cgroup != "" && e.Cgroup != s.scripts.groups.dir(key(e.Group, e.Resource)) {
+		err = bounded(ctx, killLimit, func(ctx context.Context) error {
+			_, err := s.scripts.groups.kill(ctx, key(e.Group, e.Resource), e.Cgroup)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return s.journal.drop(e.Group, e.Resource)
+}
+
+// bounded runs fn with a time limit.
+func bounded(ctx context.Context, limit time.Duration, fn func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	return fn(ctx)
+}
+
+// Lack is why this host cannot run a group, or what an operator should know of it.
+type Lack struct {
+	Group string
+	Finding
+}
+
+// Check looks whether this host has what the groups need; groups side by side, a
+// group within limit. A resource that cannot be judged in time counts as fit.
+func (s *Services) Check(ctx context.Context, groups []spec.Group, limit time.Duration) []Lack {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	found := make([][]Lack, len(groups))
+	var wg sync.WaitGroup
+	room := make(chan struct{}, maxMonitors)
+	for i, g := range groups {
+		wg.Go(func() {
+			room <- struct{}{}
+			defer func() { <-room }()
+			for _, r := range g.Resources {
+				d, err := s.drivers.of(r)
+				if err != nil {
+					found[i] = append(found[i], Lack{g.Name, Finding{Meaning: NotHere, Text: err.Error() + "; upgrade this node"}})
+					continue
+				}
+				for _, f := range d.Check(ctx, r) {
+					f.Text = fmt.Sprintf("%s %q: %s", r.Type, r.Name, f.Text)
+					found[i] = append(found[i], Lack{g.Name, f})
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return slices.Concat(found...)
+}

@@ -1,0 +1,128 @@
+package resource
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// Watch monitors what runs, each resource beside the others, until ctx ends (nil)
+// or one failed more often than it may be restarted (the error). A restart starts
+// the failed one and all after it anew.
+func (g *Group) Watch(ctx context.Context) error {
+	restarts := make([]int, len(g.res))
+	for {
+		i, err := g.await(ctx, restarts)
+		if err == nil || ctx.Err() != nil {
+			return nil
+		}
+		r := g.res[i]
+		g.set(i, Failed, err)
+		if restarts[i]++; restarts[i] > r.Restarts || MeaningOf(err) != Again {
+			return fmt.Errorf("%s %q failed: %w", r.Type, r.Name, err)
+		}
+		if err := g.restart(ctx, i); err != nil {
+			return err
+		}
+	}
+}
+
+// await runs the monitors until one says that its resource failed, and returns the
+// first of those in order. When it returns none runs any more.
+func (g *Group) await(ctx context.Context, restarts []int) (int, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	failed := make([]error, len(g.res))
+	var wg sync.WaitGroup
+	for i := range g.res {
+		wg.Go(func() {
+			if failed[i] = g.monitor(ctx, i, &restarts[i]); failed[i] != nil {
+				cancel()
+			}
+		})
+	}
+	wg.Wait()
+	for i, err := range failed {
+		if err != nil {
+			return i, err
+		}
+	}
+	return 0, nil
+}
+
+// monitor looks at one resource every so often, and whenever its driver says that
+// something changed, until it failed or ctx ends (nil). What its own supervisor
+// restarts is left alone; if the resource may be restarted at all, that counts as
+// one of the times.
+func (g *Group) monitor(ctx context.Context, i int, restarts *int) error {
+	r := g.res[i]
+	d, err := g.s.drivers.of(r)
+	if err != nil {
+		return err
+	}
+	look := make(chan struct{}, 1)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	wg.Go(func() {
+		d.Watch(ctx, r, func() {
+			select {
+			case look <- struct{}{}:
+			default:
+			}
+		})
+	})
+	var tick <-chan time.Time
+	if r.Every > 0 {
+		t := time.NewTicker(r.Every)
+		defer t.Stop()
+		tick = t.C
+	}
+	recovering := false
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-look:
+		case <-tick:
+		}
+		err := g.do(ctx, i, "monitor", limits(d, r).Monitor, d.Monitor)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err == nil:
+			recovering = false
+			g.set(i, Running, nil)
+		case errors.Is(err, ErrUnknown):
+			g.set(i, Running, err)
+		case errors.Is(err, ErrRecovering):
+			g.set(i, Starting, err)
+			if !recovering && r.Restarts > 0 {
+				if *restarts++; *restarts > r.Restarts {
+					return err
+				}
+			}
+			recovering = true
+		default:
+			return err
+		}
+	}
+}
+
+// restart stops everything from i on, right to left, and starts it again.
+func (g *Group) restart(ctx context.Context, i int) error {
+	for j := len(g.res) - 1; j >= i; j-- {
+		if err := g.stop(ctx, j); err != nil {
+			return fmt.Errorf("restart: %w", err)
+		}
+	}
+	for j := i; j < len(g.res); j++ {
+		if err := g.start(ctx, j); err != nil {
+			return fmt.Errorf("restart: %w", err)
+		}
+	}
+	return nil
+}
