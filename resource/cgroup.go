@@ -128,10 +128,20 @@ func (c cgroups) open(key string) *os.File {
 
 func (c cgroups) variable(key string) string { return markVariable + "=" + c.mark + ":" + key }
 
-// left lists the processes of a resource; also those in dirs, the groups that an
-// earlier agent made for it. A zombie is none.
-func (c cgroups) left(key string, dirs ...string) []int {
-	var pids []int
+// blankLimit is how long a process whose environment cannot be read now is waited
+// for: it is in exec or about to be gone, or it threw its environment away.
+const blankLimit = time.Second
+
+// left lists the processes of a resource.
+func (c cgroups) left(key string) []int {
+	pids, _ := c.look(key)
+	return pids
+}
+
+// look lists the processes of a resource; also those in dirs, the groups that an
+// earlier agent made for it. A zombie is none. blank: there are others of which it
+// cannot be told.
+func (c cgroups) look(key string, dirs ...string) (pids []int, blank bool) {
 	for _, dir := range append(dirs, c.dir(key)) {
 		if dir == "" {
 			continue
@@ -149,18 +159,20 @@ func (c cgroups) left(key string, dirs ...string) []int {
 		})
 	}
 	if c.base == "" {
-		pids = append(pids, c.marked(key)...)
+		var marked []int
+		marked, blank = c.marked(key)
+		pids = append(pids, marked...)
 	}
 	slices.Sort(pids)
-	return slices.Compact(pids)
+	return slices.Compact(pids), blank
 }
 
 // marked finds processes by their environment.
-func (c cgroups) marked(key string) (pids []int) {
+func (c cgroups) marked(key string) (pids []int, blank bool) {
 	want := []byte(c.variable(key))
 	dirs, err := os.ReadDir("/proc")
 	if err != nil {
-		return nil
+		return nil, false
 	}
 	for _, d := range dirs {
 		pid, err := strconv.Atoi(d.Name())
@@ -168,11 +180,35 @@ func (c cgroups) marked(key string) (pids []int) {
 			continue
 		}
 		b, err := os.ReadFile(filepath.Join("/proc", d.Name(), "environ"))
-		if err == nil && slices.ContainsFunc(bytes.Split(b, []byte{0}), func(v []byte) bool { return bytes.Equal(v, want) }) && alive(pid) {
+		switch {
+		case err != nil:
+		case len(b) == 0:
+			blank = blank || alive(pid) && !kernelThread(pid)
+		case slices.ContainsFunc(bytes.Split(b, []byte{0}), func(v []byte) bool { return bytes.Equal(v, want) }) && alive(pid):
 			pids = append(pids, pid)
 		}
 	}
-	return pids
+	return pids, blank
+}
+
+// kernelThread: it has no environment, ever.
+func kernelThread(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	_, exe := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+	return err == nil && len(b) == 0 && errors.Is(exe, os.ErrNotExist) && (pid == 2 || parent(pid) == 2)
+}
+
+func parent(pid int) int {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0
+	}
+	f := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+	if len(f) < 2 {
+		return 0
+	}
+	ppid, _ := strconv.Atoi(f[1])
+	return ppid
 }
 
 // alive: the process is there and no zombie.
@@ -189,12 +225,10 @@ func alive(pid int) bool {
 // says which there were. It kills until ctx ends: what forks meanwhile is found too.
 func (c cgroups) kill(ctx context.Context, key string, dirs ...string) (killed []string, err error) {
 	seen := map[int]bool{}
-	for empty := 0; ; {
-		pids := c.left(key, dirs...)
-		if empty++; len(pids) > 0 {
-			empty = 0
-		} else if c.base == "" && empty < 3 && ctx.Err() == nil {
-			sleep(ctx, 10*time.Millisecond) // the environment of one that is in exec cannot be read
+	for begin := time.Now(); ; {
+		pids, blank := c.look(key, dirs...)
+		if len(pids) == 0 && blank && time.Since(begin) < blankLimit && ctx.Err() == nil {
+			sleep(ctx, 10*time.Millisecond)
 			continue
 		}
 		if len(pids) == 0 {

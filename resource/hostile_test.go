@@ -22,6 +22,25 @@ func output(g *Group, i int, op string) Operation {
 	return Operation{}
 }
 
+// sleepers waits until n processes of r are a sleep each, and returns them.
+func (h *host) sleepers(r spec.Resource, n int) []int {
+	h.t.Helper()
+	for range 6000 {
+		var pids []int
+		for _, pid := range h.services.scripts.groups.left(key("web", r)) {
+			if strings.HasPrefix(describe(pid), "sleep ") {
+				pids = append(pids, pid)
+			}
+		}
+		if len(pids) == n {
+			return pids
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	h.t.Fatalf("%s never had %d children", r.Name, n)
+	return nil
+}
+
 // TestIgnoresSIGTERM: neither the start that hangs nor what it left survives.
 func TestIgnoresSIGTERM(t *testing.T) {
 	h := newHost(t)
@@ -58,6 +77,7 @@ func TestSleepsForEver(t *testing.T) {
 	if err := g.Start(t.Context(), []spec.Resource{r}, env); err != nil {
 		t.Fatal(err)
 	}
+	h.sleepers(r, 2)
 	if err := h.drivers["exec"].Monitor(t.Context(), r, env); err != nil {
 		t.Fatal("it does not run:", err)
 	}
@@ -90,10 +110,7 @@ func TestLeavesChildren(t *testing.T) {
 	if err := g.Start(t.Context(), []spec.Resource{r}, env); err != nil {
 		t.Fatal(err)
 	}
-	left := h.services.scripts.groups.left(key("web", r))
-	if len(left) != 3 {
-		t.Fatal("not seen:", left)
-	}
+	left := h.sleepers(r, 3)
 	if err := g.Stop(t.Context()); err != nil {
 		t.Error(err)
 	}
@@ -116,10 +133,7 @@ func TestKillWithoutCgroups(t *testing.T) {
 	if err := g.Start(t.Context(), []spec.Resource{r}, env); err != nil {
 		t.Fatal(err)
 	}
-	left := h.services.scripts.groups.left(key("web", r))
-	if len(left) != 1 {
-		t.Fatal("not seen:", left)
-	}
+	left := h.sleepers(r, 1)
 	if err := errors.Join(g.Stop(t.Context())); err != nil || alive(left[0]) {
 		t.Error(err)
 	}
@@ -236,8 +250,8 @@ func TestDaemonMayWrite(t *testing.T) {
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	if left := h.services.scripts.groups.left(key("web", r)); len(left) < 2 {
-		t.Error("it was killed by its own output:", left)
+	if _, err := os.Stat(h.path("wrote")); err != nil {
+		t.Error("it was killed by its own output")
 	}
 	if err := g.Stop(context.WithoutCancel(t.Context())); err != nil {
 		t.Error(err)
