@@ -78,6 +78,7 @@ type Agent struct {
 	lease    atomic.Pointer[lease.Lease] // the holder's; nil = not registered
 	voice    atomic.Pointer[voice]       // set whenever grant changes
 	posts    posts
+	pulse    pulse
 	beats    chan struct{} // one slot: send a beat now
 	ears     ears
 	elect    election
@@ -142,6 +143,7 @@ func New(cfg *config.Node, opts Options) (*Agent, error) {
 		removed: make(chan struct{}), fatal: make(chan error, 1), crash: make(chan struct{}),
 	}
 	a.hold.tokens = map[id.Claim]tokenAt{}
+	a.pulse.news = make(chan struct{}, 1)
 	return a, nil
 }
 
@@ -202,8 +204,10 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	if err := a.serveHTTP(&undo); err != nil {
 		return fmt.Errorf("http: %w", err)
 	}
+	a.startPulse()
 	a.goLoop(a.beatLoop)
 	a.goLoop(a.postLoop)
+	a.goLoop(a.stallLoop)
 	a.goLoop(a.voterLoop)
 	a.goLoop(a.groupsLoop)
 	a.goLoop(a.joinLoop)

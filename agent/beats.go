@@ -56,14 +56,19 @@ type mouth struct {
 // one at once when asked to.
 func (a *Agent) beatLoop(ctx context.Context) {
 	m := &mouth{Sender: a.gossip.Sender()}
-	tick := time.NewTicker(a.cfg.Timing.Keepalive)
+	keepalive := a.cfg.Timing.Keepalive
+	tick := time.NewTicker(keepalive)
 	defer tick.Stop()
+	ticked := a.now()
 	for {
 		a.sayBeat(m)
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+			now := a.now()
+			a.pulse.noteLate(now.Elapsed(ticked)-keepalive, a.timing().Deadtime, now)
+			ticked = now
 		case <-a.beats:
 		}
 	}
@@ -74,7 +79,7 @@ func (a *Agent) beat() { signal(a.beats) }
 
 func (a *Agent) sayBeat(m *mouth) {
 	v := a.voice.Load()
-	now := a.host.Clock.Now() // the send time: before the datagram leaves
+	now := a.now() // the send time: before the datagram leaves
 	to := v.voters
 	b := &m.beat
 	*b = lease.Beat{}
@@ -121,11 +126,8 @@ func (a *Agent) voterLoop(ctx context.Context) {
 	limit := max(a.cfg.Timing.Keepalive/2, time.Millisecond)
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
-	last := a.host.Clock.Now()
 	for {
-		now := a.host.Clock.Now()
-		a.excuse(now, now.Elapsed(last)-limit)
-		last = now
+		now := a.now()
 		a.tellExpired(now)
 		a.tellSilent(now)
 		a.watchLeader(now)
@@ -141,19 +143,6 @@ func (a *Agent) voterLoop(ctx context.Context) {
 		case <-a.ring:
 		}
 	}
-}
-
-// excuse: this process itself was stalled, so what it did not hear says nothing
-// about others. Without it a resumed leader would fence the whole cluster.
-func (a *Agent) excuse(now clock.Instant, late time.Duration) {
-	if late < a.cfg.Timing.Warntime/2 {
-		return
-	}
-	a.log.Warn("I was stalled; blaming nobody else for it", "ms", late.Milliseconds())
-	a.problems.stalled(late)
-	a.grant.Lock()
-	a.grant.Excuse(now)
-	a.grant.Unlock()
 }
 
 func (a *Agent) tellExpired(now clock.Instant) {

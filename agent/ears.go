@@ -34,8 +34,7 @@ type ear struct {
 type heard struct {
 	beat lease.Beat
 	at   clock.Instant
-	// gap is the longest time between two beats lately; for `status`.
-	gap time.Duration
+	gaps gaps // between two beats of one registration while neither side was known to stall
 	// registered is when it was last heard with a registration.
 	registered clock.Instant
 	// ready is since when the sender, a voter, says that it answers beats.
@@ -62,7 +61,9 @@ func (e *ears) of(name string) *ear {
 	return t[name]
 }
 
-func (e *ears) note(from string, b lease.Beat, now clock.Instant) {
+// note takes a beat. What came before woke, when this process was last stalled, does
+// not tell how late this beat is; dead is the deadtime.
+func (e *ears) note(from string, b lease.Beat, now, woke clock.Instant, dead time.Duration) {
 	x := e.of(from)
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -73,12 +74,13 @@ func (e *ears) note(from string, b lease.Beat, now clock.Instant) {
 		// registration are numbered by the boot clock, which a reboot sets back.
 		return
 	}
-	if known {
-		h.gap = max(now.Elapsed(h.at), h.gap-h.gap/1024)
+	gap := now.Elapsed(h.at)
+	if known && b.Ref == h.beat.Ref && b.Ref.Inc > 0 && woke.Before(h.at) {
+		h.gaps.add(gap, dead, now)
 	}
 	if !b.Ready {
 		h.ready = clock.Instant{}
-	} else if h.ready.IsZero() {
+	} else if h.ready.IsZero() || gap >= dead { // while it was silent it answered nobody
 		h.ready = now
 	}
 	if b.Ref.Inc > 0 {
@@ -157,7 +159,7 @@ func (a *Agent) handle(p gossip.Packet) {
 
 // onBeat is R2 on the voter's side, and the liveness of everybody.
 func (a *Agent) onBeat(b lease.Beat, back *gossip.Sender) {
-	now := a.host.Clock.Now() // after the datagram, never before
+	now := a.now() // after the datagram, never before
 	a.grant.Lock()
 	answer := a.grant.Beat(b.Ref, b.Seq, b.Version, now)
 	voter := a.grant.voter
@@ -171,7 +173,7 @@ func (a *Agent) onBeat(b lease.Beat, back *gossip.Sender) {
 		back.Buf = r.Append(back.Buf[:0])
 		back.Send(back.Buf, b.Ref.Name)
 	}
-	a.ears.note(b.Ref.Name, b, now)
+	a.ears.note(b.Ref.Name, b, now, a.woke(), a.timing().Deadtime)
 	if len(b.Silent) > 0 {
 		signal(a.lead.wake)
 	}
@@ -183,7 +185,7 @@ func (a *Agent) onBeat(b lease.Beat, back *gossip.Sender) {
 // onReply is R1: an ack moves the lease to what was promised when the beat was
 // *sent*.
 func (a *Agent) onReply(from string, r lease.Reply) {
-	now := a.host.Clock.Now()
+	now := a.now()
 	l := a.lease.Load()
 	if l != nil && l.Ref() == r.Ref {
 		switch r.Answer {

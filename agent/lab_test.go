@@ -83,6 +83,7 @@ type host struct {
 	// gear lets a test build a broken machine: it may replace the kernel that an
 	// agent gets. nil = as it is.
 	gear func(vip.Kernel) vip.Kernel
+	held heldClock
 
 	mu      sync.Mutex
 	kernel  *vipfake.Host
@@ -188,7 +189,7 @@ func (h *host) start() {
 	}}))
 	sys := &simKernel{h: h, life: lf}
 	opts := Options{Version: "test", Log: log, Ready: func() { h.mu.Lock(); h.ready = true; h.mu.Unlock() }, Host: &Host{
-		Network: h.wire, Clock: h.clk, ID: fmt.Sprintf("boot-%s-%d", h.name, h.boot),
+		Network: h.wire, Clock: agentClock{h}, ID: fmt.Sprintf("boot-%s-%d", h.name, h.boot),
 		Claim: func(string) (func() error, error) { return func() error { return nil }, nil },
 		Kernel: func(string, func(string, string)) (vip.Kernel, error) {
 			h.mu.Lock()

@@ -164,7 +164,7 @@ func (a *Agent) push(touched []string) {
 
 // inputs gathers facts for a decision.
 func (a *Agent) inputs() failover.Inputs {
-	now := a.host.Clock.Now()
+	now := a.now()
 	in := failover.Inputs{
 		Wall: a.host.Clock.Wall(), State: a.machine.Copy(), Health: map[string]failover.Health{},
 		Tokens: map[id.Claim]bool{}, Formed: a.lead.formedBy(a, now),
@@ -215,8 +215,12 @@ func (a *Agent) deadtimeLocked(formed bool) time.Duration {
 }
 
 // serving: a majority of voters has answered beats for deadtime, so that a node
-// without a lease has itself or its links to thank (R6).
+// without a lease has itself or its links to thank (R6). A leader that was stalled
+// looks that long again: the others may have been stalled with it.
 func (a *Agent) serving(now clock.Instant, s *fsm.State, heard map[string]heard) bool {
+	if a.awake(now) < s.Timing.Deadtime {
+		return false
+	}
 	n := 0
 	for _, v := range s.Voters.Names {
 		h, ok := heard[v]

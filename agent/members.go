@@ -8,6 +8,7 @@ import (
 
 	"hanode/api"
 	"hanode/fsm"
+	"hanode/internal/clock"
 )
 
 // Members lists the nodes. Beats go to voters only, so the leader knows best.
@@ -24,7 +25,7 @@ func (a *Agent) Members(ctx context.Context) ([]api.Member, error) {
 func (d direct) Members(context.Context) ([]api.Member, error) { return d.membersHere(), nil }
 
 func (a *Agent) membersHere() []api.Member {
-	now := a.host.Clock.Now()
+	now := a.now()
 	st := a.machine.Copy()
 	heard := a.ears.all()
 	leader := ""
@@ -48,7 +49,7 @@ func (a *Agent) membersHere() []api.Member {
 			Name: n.Name, Role: n.Role, Address: api.Known(n.Address),
 			Voter: st.Voters.Has(n.Name), Leader: n.Name == leader,
 		}
-		m.State = a.memberState(n, h, ok, now.Elapsed(h.at))
+		m.State = a.memberState(n, h, ok, now.Elapsed(clock.Later(h.at, a.woke())))
 		if ok {
 			m.LastBeatMS = age(now, h.at)
 			left := api.MS(h.beat.Left - now.Elapsed(h.at))

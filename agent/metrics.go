@@ -46,7 +46,11 @@ var (
 	descLeader   = desc("leader", "1 if this node is raft's leader.")
 	descLease    = desc("lease_seconds", "Lease left on this node; 0 or less: it may hold nothing.")
 	descBeat     = desc("beat_age_seconds", "Time since the newest beat of a node, as heard here.", "node")
-	descGap      = desc("beat_gap_seconds", "Longest gap between two beats of a node lately, as heard here.", "node")
+	descGap      = desc("beat_gap_seconds", "Times between two beats of a node, as heard here.", "node")
+	descLate     = desc("beat_late_seconds", "How much too late this node's own beats went out.")
+	descStalls   = desc("stalls_total", "How often this agent did not run for half of warntime or longer.")
+	descStalled  = desc("stalled_seconds_total", "For how long in all.")
+	descLongest  = desc("stall_longest_seconds", "The longest of these stalls.")
 	descGroup    = desc("group_epoch", "Epoch of the group; the label says who owns it.", "group", "owner")
 	descRunning  = desc("group_running", "1 if the group runs on this node.", "group")
 	descProblems = desc("problems", "Problems of this node by code.", "code")
@@ -77,8 +81,15 @@ func (f figures) Collect(c chan<- prometheus.Metric) {
 	}
 	for name, h := range a.ears.all() {
 		gauge(descBeat, now.Elapsed(h.at).Seconds(), name)
-		gauge(descGap, h.gap.Seconds(), name)
+		c <- histogram(descGap, h.gaps, name)
 	}
+	a.pulse.mu.Lock()
+	late, stall := a.pulse.late, a.pulse.stall
+	a.pulse.mu.Unlock()
+	c <- histogram(descLate, late)
+	count(descStalls, stall.count)
+	c <- prometheus.MustNewConstMetric(descStalled, prometheus.CounterValue, stall.total.Seconds())
+	gauge(descLongest, stall.longest.Seconds())
 	a.machine.View(func(s *fsm.State) {
 		for _, name := range s.GroupNames() {
 			gauge(descGroup, float64(s.Groups[name].Epoch), name, s.Groups[name].Owner.Name)
@@ -106,6 +117,7 @@ func (f figures) Collect(c chan<- prometheus.Metric) {
 	count(descPackets, k.OtherCluster.Load(), "other-cluster")
 	count(descPackets, k.Malformed.Load(), "malformed")
 	count(descPackets, k.Dropped.Load(), "dropped")
+	count(descPackets, a.posts.dropped.Load(), "too-many")
 	if d, err := a.kernel.Drops(); err == nil {
 		count(descDrops, d.ARPIn, "arp", "in")
 		count(descDrops, d.ARPOut, "arp", "out")
@@ -114,4 +126,8 @@ func (f figures) Collect(c chan<- prometheus.Metric) {
 		count(descDrops, d.IPIn, "ip", "in")
 		count(descDrops, d.IPOut, "ip", "out")
 	}
+}
+
+func histogram(d *prometheus.Desc, g gaps, labels ...string) prometheus.Metric {
+	return prometheus.MustNewConstHistogram(d, g.count(), g.sum.Seconds(), g.cumulative(), labels...)
 }

@@ -16,12 +16,8 @@ import (
 // problems are what could not be returned as an error and must be shown: `hanode
 // status` lists them with their remedy.
 type problems struct {
-	mu    sync.Mutex
-	m     map[string]problem
-	stall struct {
-		at  time.Time
-		was time.Duration
-	}
+	mu sync.Mutex
+	m  map[string]problem
 }
 
 type problem struct {
@@ -85,16 +81,6 @@ func (p *problems) clear(code string) {
 	delete(p.m, code)
 }
 
-// stalled notes that this process did not run for d.
-func (p *problems) stalled(d time.Duration) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.stall.at, p.stall.was = time.Now(), d
-}
-
-// stallShown is how long a stall stays in `status`.
-const stallShown = 10 * time.Minute
-
 func show(code, text string, since *time.Time) api.StatusProblem {
 	c := catalogue[code]
 	return api.StatusProblem{Code: code, Severity: c.severity, Text: text, Fix: c.fix, Since: since}
@@ -109,11 +95,8 @@ func (a *Agent) local() []api.StatusProblem {
 		since := p.since
 		out = append(out, show(code, a.cfg.Name+": "+p.text, &since))
 	}
-	if s := a.problems.stall; !s.at.IsZero() && time.Since(s.at) < stallShown {
-		at := s.at
-		out = append(out, show("stalled", fmt.Sprintf("%s was stalled for %v", a.cfg.Name, s.was.Round(time.Millisecond)), &at))
-	}
 	a.problems.mu.Unlock()
+	out = append(out, a.stallProblem()...)
 	switch a.kernel.Tier() {
 	case vip.TierNftables:
 		out = append(out, show("guard-weak", fmt.Sprintf("%s: the guard is the nftables tier, which reads the wall clock (%s)", a.cfg.Name, a.kernel.Why()), nil))

@@ -53,7 +53,7 @@ func (w *worker) run(ctx context.Context) {
 // look gathers what Wanted needs and asks it.
 func (w *worker) look() failover.Step {
 	a := w.a
-	now := a.host.Clock.Now()
+	now := a.now()
 	w.mu.Lock()
 	rec, running := w.rec, w.running
 	w.mu.Unlock()
@@ -63,7 +63,7 @@ func (w *worker) look() failover.Step {
 		l.Self = h.Ref()
 		v := h.May(w.name, now)
 		l.May, l.Muted = v.OK && v.Epoch == rec.Epoch, v.Why == lease.NoLease
-		l.Unleased = h.Unleased(now)
+		l.Unleased = min(h.Unleased(now), a.awake(now)) // a stall is no reason to give up
 		l.Drain = l.Drain || h.Fenced()
 	} else {
 		l.Drain = true
