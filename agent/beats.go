@@ -130,7 +130,9 @@ func (a *Agent) voterLoop(ctx context.Context) {
 		now := a.now()
 		a.tellExpired(now)
 		a.tellSilent(now)
-		a.watchLeader(now)
+		if !a.dazed(now) {
+			a.watchLeader(now)
+		}
 		dead := a.timing().Deadtime
 		a.grant.Lock()
 		next := a.grant.Next(a.host.Clock.Now(), dead, limit)

@@ -64,14 +64,20 @@ func (a *Agent) now() clock.Instant {
 		return now
 	}
 	p.woke = now
-	a.grant.Lock()
-	a.grant.Excuse(now)
-	a.grant.Unlock()
+	a.excuse(now)
 	wall := a.host.Clock.Wall()
 	p.stall.add(stalled, now, wall)
 	p.fresh.add(stalled, now, wall)
 	signal(p.news)
 	return now
+}
+
+// excuse: what this process did not hear until now says nothing about others. No
+// call out of here may read the clock by a.now.
+func (a *Agent) excuse(now clock.Instant) {
+	a.grant.Lock()
+	a.grant.Excuse(now)
+	a.grant.Unlock()
 }
 
 // startPulse begins to watch; the loops run from here on.
@@ -93,6 +99,13 @@ func (a *Agent) woke() clock.Instant {
 // awake is for how long this process has run without a stall.
 func (a *Agent) awake(now clock.Instant) time.Duration {
 	return now.Elapsed(clock.Later(a.born, a.woke()))
+}
+
+// dazed reports whether a stall ended less than deadtime ago: what came meanwhile
+// may not have been read yet, and it is too early to call a leader late.
+func (a *Agent) dazed(now clock.Instant) bool {
+	woke := a.woke()
+	return !woke.IsZero() && now.Elapsed(woke) < a.timing().Deadtime
 }
 
 // noteLate counts how late a beat of this node went out.
