@@ -53,14 +53,14 @@ func (a *Agent) leaderAPI() (*api.Client, error) {
 	if n == nil {
 		return nil, a.noQuorum()
 	}
-	if n.IsLeader() {
+	to, _ := a.leader(n)
+	if n.IsLeader() && to == a.cfg.Name {
 		// A leader that was just cut off leads, as far as raft knows, for a moment more.
 		if !a.majorityAnswers(a.host.Clock.Now()) {
 			return nil, a.noQuorum()
 		}
 		return nil, nil
 	}
-	to, _ := n.Leader()
 	if to == "" || to == a.cfg.Name {
 		return nil, a.noQuorum()
 	}

@@ -3,10 +3,8 @@ package agent
 import (
 	"context"
 	"slices"
-	"sync"
 	"time"
 
-	"hanode/cluster"
 	"hanode/fsm"
 	"hanode/gossip"
 	"hanode/internal/clock"
@@ -99,25 +97,10 @@ func (a *Agent) sayBeat(m *mouth) {
 		b.Applied, b.Ready = v.version, v.ready
 	}
 	b.Silent = v.silent
+	r := a.elect.says.Load()
+	b.Term, b.Leads, b.Hung = r.term, r.leads, r.hung
 	m.Buf = b.Append(m.Buf[:0])
 	m.Send(m.Buf, to...)
-}
-
-// election is this voter's elector and what it needs besides.
-type election struct {
-	mu   sync.Mutex
-	e    *cluster.Elector
-	told clock.Instant // when we last said that the leader is late
-	none clock.Instant // since when no leader is known; zero = one is
-	last string        // the newest leader known
-}
-
-func (e *election) init(self string) { e.e = cluster.NewElector(self) }
-
-func (e *election) hear(from string, l cluster.Late, now clock.Instant) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.e.Hear(from, l, now)
 }
 
 // voterLoop is the voter's clock: who is silent, whose promise has ended, is the
@@ -185,74 +168,6 @@ func (a *Agent) deadtime(now clock.Instant) time.Duration {
 		return t.Initdead
 	}
 	return t.Deadtime
-}
-
-// electStep is how long each rank of candidate waits for the one before it.
-func (a *Agent) electStep() time.Duration { return max(a.cfg.Timing.Warntime/2, 50*time.Millisecond) }
-
-// watchLeader is the fast election of design section 4: a majority of voters must
-// miss the leader's beats for warntime, then the best of them stands.
-func (a *Agent) watchLeader(now clock.Instant) {
-	n := a.node.Load()
-	if n == nil {
-		return
-	}
-	leader, term := n.Leader()
-	e := &a.elect
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if leader == a.cfg.Name {
-		e.e.Clear()
-		e.none, e.last = clock.Instant{}, leader
-		return
-	}
-	if leader == "" && e.none.IsZero() {
-		e.none = now
-	} else if leader != "" {
-		e.none, e.last = clock.Instant{}, leader
-	}
-	// An election that fails leaves nobody known to lead; the one that was missed is
-	// missed all the same, and the next try need not wait for warntime again.
-	late := leader == "" && now.Elapsed(e.none) >= a.cfg.Timing.Warntime
-	if e.last != "" && e.last != a.cfg.Name {
-		a.grant.Lock()
-		late = late || now.Elapsed(a.grant.Heard(e.last)) >= a.cfg.Timing.Warntime
-		a.grant.Unlock()
-	}
-	if !late {
-		e.e.Clear()
-		return
-	}
-	if e.told.IsZero() || now.Elapsed(e.told) >= a.cfg.Timing.Keepalive {
-		e.told = now
-		voters := a.raftVoters(n)
-		if !slices.Contains(voters, a.cfg.Name) {
-			return
-		}
-		e.e.SetVoters(voters)
-		l := cluster.Late{Term: term, Position: n.Position(), Owns: a.owns()}
-		e.e.Hear(a.cfg.Name, l, now)
-		others := slices.DeleteFunc(slices.Clone(voters), func(v string) bool { return v == a.cfg.Name })
-		a.gossip.Send(l.Encode([]byte{byte(lease.KindLate)}), others...)
-	}
-	if e.e.Decide(now, 4*a.cfg.Timing.Keepalive+20*time.Millisecond, a.electStep()) {
-		a.log.Info("the leader is silent for warntime; standing for election", "leader", leader, "term", term)
-		a.goLoop(func(context.Context) { n.Stand() })
-	}
-}
-
-func (a *Agent) raftVoters(n *cluster.Node) []string {
-	ms, err := n.Members()
-	if err != nil {
-		return nil
-	}
-	var out []string
-	for _, m := range ms {
-		if m.Voter {
-			out = append(out, m.Name)
-		}
-	}
-	return out
 }
 
 // owns counts the groups this node owns by record.

@@ -2,8 +2,10 @@ package agent
 
 import (
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -72,10 +74,15 @@ type memDisk struct {
 
 	stall  atomic.Int64 // how long each write of the log takes now
 	stalls atomic.Int64 // writes that were so slow
+	hangs  atomic.Bool  // no write returns
+	fails  atomic.Int64 // syscall.Errno that each write fails with; 0 = none
+	free   atomic.Int64 // bytes left
 }
 
 func newMemDisk() *memDisk {
-	return &memDisk{store: raft.NewInmemStore(), snaps: raft.NewInmemSnapshotStore()}
+	d := &memDisk{store: raft.NewInmemStore(), snaps: raft.NewInmemSnapshotStore()}
+	d.free.Store(1 << 40)
+	return d
 }
 
 var errDead = errors.New("the process is dead")
@@ -119,40 +126,54 @@ type mount struct {
 	life *life
 }
 
-func (m mount) StoreLog(l *raft.Log) error { return m.StoreLogs([]*raft.Log{l}) }
-
-func (m mount) StoreLogs(ls []*raft.Log) error {
+// write is one write, as slow and as sick as the disk is now. A dead process writes
+// nothing.
+func (m mount) write(fn func() error) error {
 	if d := time.Duration(m.disk.stall.Load()); d > 0 {
 		m.disk.stalls.Add(1)
 		m.life.wait(d)
 	}
+	for m.disk.hangs.Load() && m.life.wait(time.Millisecond) {
+	}
 	if m.life.dead() {
 		return errDead
 	}
-	return m.InmemStore.StoreLogs(ls)
+	if errno := syscall.Errno(m.disk.fails.Load()); errno != 0 {
+		return fmt.Errorf("write raft.db: %w", errno)
+	}
+	return fn()
+}
+
+func (m mount) probe() (uint64, error) {
+	err := m.write(func() error { return nil })
+	return uint64(m.disk.free.Load()), err
+}
+
+func (m mount) StoreLog(l *raft.Log) error { return m.StoreLogs([]*raft.Log{l}) }
+
+func (m mount) StoreLogs(ls []*raft.Log) error {
+	return m.write(func() error { return m.InmemStore.StoreLogs(ls) })
+}
+
+func (m mount) DeleteRange(a, b uint64) error {
+	return m.write(func() error { return m.InmemStore.DeleteRange(a, b) })
 }
 
 // Set and SetUint64 of a dead process are lost: raft takes an error for a reason to
 // panic, and nobody hears what it concludes.
 func (m mount) Set(k, v []byte) error {
-	if m.life.dead() {
-		return nil
-	}
-	return m.InmemStore.Set(k, v)
+	return m.unlessDead(m.write(func() error { return m.InmemStore.Set(k, v) }))
 }
 
 func (m mount) SetUint64(k []byte, v uint64) error {
+	return m.unlessDead(m.write(func() error { return m.InmemStore.SetUint64(k, v) }))
+}
+
+func (m mount) unlessDead(err error) error {
 	if m.life.dead() {
 		return nil
 	}
-	return m.InmemStore.SetUint64(k, v)
-}
-
-func (m mount) DeleteRange(a, b uint64) error {
-	if m.life.dead() {
-		return errDead
-	}
-	return m.InmemStore.DeleteRange(a, b)
+	return err
 }
 
 // simKernel is one process's way to the kernel. Between the decision and the

@@ -177,7 +177,7 @@ func (a *Agent) sendOwed() {
 	}
 	leader := ""
 	if n := a.node.Load(); n != nil {
-		leader, _ = n.Leader()
+		leader, _ = a.leader(n)
 	}
 	for _, o := range owed {
 		t := lease.Token{Claim: o.Claim}

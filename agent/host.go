@@ -12,7 +12,6 @@ import (
 	"os"
 	"strings"
 	"syscall"
-	"time"
 
 	"hanode/cluster"
 	"hanode/config"
@@ -40,13 +39,11 @@ type Host struct {
 	// Fits says why the host has no device for an address, or nil. nil itself = there
 	// is nothing to ask.
 	Fits func(vip.Address) error
-	// Stores opens raft's disk; hung is called when it hangs.
-	Stores func(dir string, hung func(error)) (cluster.Stores, error)
+	// Stores opens raft's disk.
+	Stores func(dir string) (cluster.Stores, error)
+	// Exit ends the process at once; the kernel takes back what it held.
+	Exit func(because error)
 }
-
-// diskLimit is how long one write of raft's log may take before the process ends:
-// a leader with a hung disk must not lead.
-const diskLimit = 10 * time.Second
 
 // RealHost is this machine, in the network namespace of this process.
 func RealHost(cfg *config.Node, log *slog.Logger) (*Host, error) {
@@ -68,9 +65,11 @@ func RealHost(cfg *config.Node, log *slog.Logger) (*Host, error) {
 			mac, err := vip.Probe(ctx, link, addr)
 			return mac.String(), err
 		},
-		Fits: vip.Fits,
-		Stores: func(dir string, hung func(error)) (cluster.Stores, error) {
-			return cluster.OpenStores(dir, diskLimit, hung, log)
+		Fits:   vip.Fits,
+		Stores: func(dir string) (cluster.Stores, error) { return cluster.OpenStores(dir, log) },
+		Exit: func(because error) {
+			log.Error("ending the process", "err", because)
+			os.Exit(1)
 		},
 	}, nil
 }

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"time"
 
 	"hanode/api"
@@ -71,6 +70,7 @@ func (a *Agent) joinLoop(ctx context.Context) {
 	n := a.node.Load()
 	a.goLoop(func(ctx context.Context) { n.WhileLeader(ctx, a.leadLoop) })
 	a.goLoop(a.readyLoop)
+	a.goLoop(a.diskLoop)
 	a.goLoop(a.watchState)
 	for ctx.Err() == nil {
 		if !a.drain.Load() {
@@ -107,12 +107,7 @@ func (a *Agent) enter(ctx context.Context) error {
 			return err
 		}
 	}
-	stores, err := a.host.Stores(a.cfg.DataDir, func(err error) {
-		// Crash-only: a leader whose disk hangs must not go on leading, and a process
-		// that tries to stop nicely may hang on that very disk.
-		a.log.Error("ending the process", "err", err)
-		os.Exit(1)
-	})
+	stores, err := a.host.Stores(a.cfg.DataDir)
 	if err != nil {
 		return err
 	}
@@ -460,7 +455,7 @@ func (a *Agent) ready(ctx context.Context) {
 	defer cancel()
 	index, err := n.Mark(ctx)
 	if errors.Is(err, cluster.ErrNotLeader) {
-		to, _ := n.Leader()
+		to, _ := a.leader(n)
 		if to == "" || to == a.cfg.Name {
 			return
 		}

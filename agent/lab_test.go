@@ -53,6 +53,8 @@ type lab struct {
 	kinds  map[string]int
 	broken chan struct{}
 	once   sync.Once
+
+	exits sync.WaitGroup // of agents that end their process
 }
 
 // logBook keeps what agents log; safe for concurrent use.
@@ -201,8 +203,12 @@ func (h *host) start() {
 			}
 			return sys, nil
 		},
-		Stores: func(string, func(error)) (cluster.Stores, error) {
-			return cluster.Stores{Log: disk, Stable: disk, Snapshots: snaps}, nil
+		Stores: func(string) (cluster.Stores, error) {
+			return cluster.Stores{Log: disk, Stable: disk, Snapshots: snaps, Probe: disk.probe}, nil
+		},
+		Exit: func(because error) {
+			h.lab.note("%s ends: %v", h.name, because)
+			h.lab.exits.Go(h.kill)
 		},
 	}}
 	a, err := New(h.config(), opts)
@@ -353,6 +359,7 @@ func (l *lab) startAll() {
 func (l *lab) close() {
 	close(l.stop)
 	<-l.ended
+	l.exits.Wait()
 	for _, n := range l.nodes {
 		l.hosts[n.Name].kill()
 	}

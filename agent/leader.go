@@ -182,6 +182,7 @@ func (a *Agent) inputs() failover.Inputs {
 			h.Alive = now.Elapsed(x.at) < t.Deadtime
 			h.Leased = x.beat.Unleased == 0
 			h.Behind = in.State.Voters.Has(name) && !x.beat.Ready
+			h.Hung = x.beat.Hung
 			if h.Alive && serving && h.Inc == n.Inc && x.beat.Unleased >= t.Deadtime {
 				h.Dead, h.Why = true, fmt.Sprintf("heard, but without a lease for %v", x.beat.Unleased.Round(time.Millisecond))
 			}
@@ -245,10 +246,10 @@ func (a *Agent) propose(ctx context.Context, cmd fsm.Command) (fsm.Result, error
 		signal(a.lead.wake)
 		return res, nil
 	}
-	if !errors.Is(err, cluster.ErrNotLeader) {
+	if !errors.Is(err, cluster.ErrNotLeader) && !errors.Is(err, cluster.ErrHung) {
 		return res, err
 	}
-	to, _ := n.Leader()
+	to, _ := a.leader(n)
 	if to == "" || to == a.cfg.Name {
 		return res, cluster.ErrNoLeader
 	}
@@ -265,7 +266,7 @@ func (s service) Propose(ctx context.Context, c fsm.Command) (fsm.Result, error)
 		return fsm.Result{}, peer.ErrNotLeader
 	}
 	res, err := n.Propose(ctx, c)
-	if errors.Is(err, cluster.ErrNotLeader) {
+	if errors.Is(err, cluster.ErrNotLeader) || errors.Is(err, cluster.ErrHung) {
 		return res, peer.ErrNotLeader
 	}
 	if err == nil {
@@ -443,7 +444,7 @@ func (a *Agent) successor(idle bool) (string, uint64, bool) {
 		for _, v := range s.Voters.Names {
 			n := s.Nodes[v]
 			h, ok := heard[v]
-			if v == a.cfg.Name || n == nil || n.Leaving || n.Stopped || !ok || !h.beat.Ready || now.Elapsed(h.at) > 3*s.Timing.Keepalive {
+			if v == a.cfg.Name || n == nil || n.Leaving || n.Stopped || !ok || !h.beat.Ready || h.beat.Hung || now.Elapsed(h.at) > 3*s.Timing.Keepalive {
 				continue
 			}
 			l := load[v] * 2

@@ -30,7 +30,7 @@ func (a *Agent) membersHere() []api.Member {
 	heard := a.ears.all()
 	leader := ""
 	if n := a.node.Load(); n != nil {
-		leader, _ = n.Leader()
+		leader, _ = a.leader(n)
 	}
 	nodes := st.Nodes
 	if !st.Founded() {

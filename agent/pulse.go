@@ -78,6 +78,9 @@ func (a *Agent) excuse(now clock.Instant) {
 	a.grant.Lock()
 	a.grant.Excuse(now)
 	a.grant.Unlock()
+	if n := a.node.Load(); n != nil {
+		n.ExcuseDisk()
+	}
 }
 
 // startPulse begins to watch; the loops run from here on.

@@ -44,8 +44,8 @@ func (a *Agent) statusHere(group string) (*api.Status, error) {
 	st := a.machine.Copy()
 	leader, quorum := "", false
 	if n := a.node.Load(); n != nil {
-		leader, _ = n.Leader()
-		quorum = n.IsLeader()
+		leader, _ = a.leader(n)
+		quorum = n.IsLeader() && leader == a.cfg.Name
 	}
 	out := &api.Status{Cluster: a.cfg.Cluster, Leader: api.Known(leader), Quorum: quorum}
 	if group != "" && (st.Groups[group] == nil || st.Groups[group].Deleted) {

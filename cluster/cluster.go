@@ -31,6 +31,10 @@ var ErrNotLeader = errors.New("this node is not the leader")
 // ErrNoLeader means that nobody is known to lead.
 var ErrNoLeader = errors.New("the cluster has no leader")
 
+// ErrHung means that this node leads and its disk does not finish writing: whether
+// the command commits is open. The caller branches on it to ask the next leader.
+var ErrHung = errors.New("the leader's disk hangs")
+
 // Config is what a Node is built from. Every field but Stores is needed.
 type Config struct {
 	Name string // of the node; raft's address
@@ -52,7 +56,10 @@ type Stores struct {
 	Log       raft.LogStore
 	Stable    raft.StableStore
 	Snapshots raft.SnapshotStore
-	Close     func() error
+	// Probe writes a few bytes where the log is, waits for them and returns how many
+	// bytes are free there; nil = it cannot.
+	Probe func() (free uint64, err error)
+	Close func() error
 }
 
 // Raft's own timers stay slow: they only act when ours do not. Fast ones are not
@@ -75,8 +82,10 @@ type Node struct {
 	cfg   Config
 	raft  *raft.Raft
 	trans *transport
+	disk  *diskWatch
 
-	quiet atomic.Bool // handing leadership over: propose nothing
+	quiet atomic.Bool   // handing leadership over: propose nothing
+	led   atomic.Uint64 // newest term in which this node was seen to lead
 
 	mu       sync.Mutex
 	stopped  bool
@@ -96,7 +105,10 @@ func Start(cfg Config) (*Node, error) {
 	inner := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: stream, ServerAddressProvider: stream, MaxPool: 3, MaxRPCsInFlight: 1, Timeout: rpcTimeout, Logger: logger,
 	})
-	n := &Node{cfg: cfg, trans: newTransport(inner, ServerID(cfg.Name, cfg.Disk), cfg.Name, cfg.Reachable)}
+	n := &Node{cfg: cfg, disk: newDiskWatch(cfg.Stores)}
+	n.trans = newTransport(inner, ServerID(cfg.Name, cfg.Disk), cfg.Name, func(node string) bool {
+		return !n.hung() && (cfg.Reachable == nil || cfg.Reachable(node))
+	})
 	rc := raft.DefaultConfig()
 	rc.LocalID = raft.ServerID(ServerID(cfg.Name, cfg.Disk))
 	rc.HeartbeatTimeout, rc.ElectionTimeout, rc.LeaderLeaseTimeout = raftTimeout, raftTimeout, raftLease
@@ -105,7 +117,7 @@ func Start(cfg Config) (*Node, error) {
 	rc.SnapshotThreshold, rc.TrailingLogs = 4096, 1024
 	rc.Logger = logger
 	rc.NoLegacyTelemetry = true
-	r, err := raft.NewRaft(rc, machine{cfg.Machine}, cfg.Stores.Log, cfg.Stores.Stable, cfg.Stores.Snapshots, n.trans)
+	r, err := raft.NewRaft(rc, machine{cfg.Machine}, n.disk, n.disk, cfg.Stores.Snapshots, n.trans)
 	if err != nil {
 		n.trans.stop()
 		return nil, fmt.Errorf("start raft: %w", err)
@@ -152,12 +164,38 @@ func (n *Node) Stop() error {
 	}
 	n.settle()
 	n.trans.wake()
-	err := n.raft.Shutdown().Error()
+	err := n.shutdown()
+	if errors.Is(err, errStuck) {
+		n.trans.stop()
+		return err // the stores are locked by the write
+	}
 	n.trans.stop()
 	if n.cfg.Stores.Close != nil {
 		err = errors.Join(err, n.cfg.Stores.Close())
 	}
 	return err
+}
+
+// errStuck means that raft could not be stopped.
+var errStuck = errors.New("raft was left as it is: a write to its disk does not return")
+
+// shutdown waits for raft to end, but not for a disk that hangs: only the end of
+// the process helps there.
+func (n *Node) shutdown() error {
+	down := make(chan error, 1)
+	go func() { down <- n.raft.Shutdown().Error() }()
+	tick := time.NewTicker(raftTimeout / 10)
+	defer tick.Stop()
+	for begin := time.Now(); ; {
+		select {
+		case err := <-down:
+			return err
+		case <-tick.C:
+			if n.hung() && time.Since(begin) >= 3*raftTimeout {
+				return errStuck
+			}
+		}
+	}
 }
 
 // settle waits until raft has answered every proposal: a shutdown forgets those in
@@ -192,6 +230,18 @@ func (n *Node) Leader() (string, uint64) {
 // IsLeader reports whether this node leads, as far as it knows.
 func (n *Node) IsLeader() bool { return n.raft.State() == raft.Leader }
 
+// Reign is the newest term in which this node was seen to lead, and whether it
+// leads in that term still and could commit; 0 = none since its start. It must be
+// called more often than leaders change.
+func (n *Node) Reign() (term uint64, leads bool) {
+	// Raft leaves the state of a leader before it takes a newer term.
+	if t := n.raft.CurrentTerm(); n.raft.State() == raft.Leader && n.raft.CurrentTerm() == t {
+		n.led.Store(t)
+		return t, !n.hung()
+	}
+	return n.led.Load(), false
+}
+
 // Propose commits cmd and returns its verdict. ErrNotLeader: send it to the
 // leader. Any other error leaves it open whether the entry commits; commands are
 // idempotent, so propose it again.
@@ -208,30 +258,20 @@ func (n *Node) Mark(ctx context.Context) (uint64, error) {
 }
 
 func (n *Node) apply(ctx context.Context, cmd fsm.Command) (uint64, fsm.Result, error) {
-	if n.raft.State() != raft.Leader || n.quiet.Load() {
+	if n.raft.State() != raft.Leader || n.quiet.Load() || n.hung() {
 		return 0, fsm.Result{}, ErrNotLeader
 	}
 	data, err := fsm.Encode(cmd)
 	if err != nil {
 		return 0, fsm.Result{}, err
 	}
-	if !n.begin() {
-		return 0, fsm.Result{}, ErrNotLeader
-	}
-	f := n.raft.Apply(data, applyTimeout)
-	done := make(chan error, 1)
-	go func() { // ends when raft answers; Stop waits for that
-		defer n.inFlight.Done()
-		done <- f.Error()
-	}()
-	select {
-	case err = <-done:
-	case <-ctx.Done():
-		return 0, fsm.Result{}, ctx.Err()
-	}
+	var f raft.ApplyFuture
+	err = n.await(ctx, true, func() error { f = n.raft.Apply(data, applyTimeout); return f.Error() })
 	switch {
-	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress):
+	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress), errors.Is(err, ErrNotLeader):
 		return 0, fsm.Result{}, ErrNotLeader
+	case ctx.Err() != nil && errors.Is(err, ctx.Err()):
+		return 0, fsm.Result{}, err
 	case err != nil:
 		return 0, fsm.Result{}, fmt.Errorf("commit: %w", err)
 	}
@@ -240,6 +280,41 @@ func (n *Node) apply(ctx context.Context, cmd fsm.Command) (uint64, fsm.Result, 
 		return 0, fsm.Result{}, fmt.Errorf("commit: no verdict, got %T", f.Response())
 	}
 	return f.Index(), res, nil
+}
+
+// await waits for raft's answer to what ask asks, or for ctx: raft answers nothing
+// while its disk hangs. With orHung that ends the wait too, with ErrHung.
+// ErrNotLeader: this node stops.
+func (n *Node) await(ctx context.Context, orHung bool, ask func() error) error {
+	if !n.begin() {
+		return ErrNotLeader
+	}
+	done := make(chan error, 1)
+	go func() { // ends when raft answers; Stop waits for that
+		defer n.inFlight.Done()
+		done <- ask()
+	}()
+	tick := time.NewTicker(raftTimeout / 10)
+	defer tick.Stop()
+	for {
+		select {
+		case err := <-done:
+			return err
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+			if orHung && n.hung() {
+				return ErrHung
+			}
+		}
+	}
+}
+
+// change waits for a change of the servers.
+func (n *Node) change(ask func() raft.IndexFuture) error {
+	ctx, cancel := context.WithTimeout(context.Background(), barrierTimeout)
+	defer cancel()
+	return n.await(ctx, false, func() error { return ask().Error() })
 }
 
 // WhileLeader runs fn each time this node becomes leader, until ctx ends. First
@@ -286,8 +361,8 @@ func (n *Node) lead(ctx context.Context, fn func(context.Context)) (stop func())
 // a leader that does not lead, so it tries again.
 func (n *Node) barrier(ctx context.Context) bool {
 	for ctx.Err() == nil {
-		err := n.raft.Barrier(barrierTimeout).Error()
-		if err == nil {
+		err := n.await(ctx, false, func() error { return n.raft.Barrier(barrierTimeout).Error() })
+		if err == nil || ctx.Err() != nil {
 			return ctx.Err() == nil
 		}
 		n.cfg.Log.Warn("leader could not pass its barrier", "err", err)
@@ -335,7 +410,9 @@ func (n *Node) HandOver(to string, disk uint64) error {
 	}
 	n.quiet.Store(true)
 	defer n.quiet.Store(false)
-	if err := n.raft.Barrier(barrierTimeout).Error(); err != nil {
+	ctx, cancel := context.WithTimeout(context.Background(), barrierTimeout)
+	defer cancel()
+	if err := n.await(ctx, false, func() error { return n.raft.Barrier(barrierTimeout).Error() }); err != nil {
 		return fmt.Errorf("hand over to %s: %w", to, err)
 	}
 	req := &raft.TimeoutNowRequest{RPCHeader: n.trans.header()}
@@ -368,18 +445,22 @@ func (n *Node) Members() ([]Member, error) {
 
 // Remove takes a server out of raft's configuration. Leader only.
 func (n *Node) Remove(serverID string) error {
-	return n.raft.RemoveServer(raft.ServerID(serverID), 0, applyTimeout).Error()
+	return n.change(func() raft.IndexFuture { return n.raft.RemoveServer(raft.ServerID(serverID), 0, applyTimeout) })
 }
 
 // AddNonvoter adds a server that gets the log but has no vote; promote it with
 // AddVoter once it has caught up. Leader only.
 func (n *Node) AddNonvoter(name string, disk uint64) error {
-	return n.raft.AddNonvoter(raft.ServerID(ServerID(name, disk)), raft.ServerAddress(name), 0, applyTimeout).Error()
+	return n.change(func() raft.IndexFuture {
+		return n.raft.AddNonvoter(raft.ServerID(ServerID(name, disk)), raft.ServerAddress(name), 0, applyTimeout)
+	})
 }
 
 // AddVoter gives a server a vote. Leader only.
 func (n *Node) AddVoter(name string, disk uint64) error {
-	return n.raft.AddVoter(raft.ServerID(ServerID(name, disk)), raft.ServerAddress(name), 0, applyTimeout).Error()
+	return n.change(func() raft.IndexFuture {
+		return n.raft.AddVoter(raft.ServerID(ServerID(name, disk)), raft.ServerAddress(name), 0, applyTimeout)
+	})
 }
 
 // machine adapts fsm.Machine to raft.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -44,8 +45,8 @@ type Elector struct {
 	self   string
 	voters []string
 	late   map[string]heardLate
-	stood  clock.Instant // when we last stood; zero = never
 	since  clock.Instant // since when a majority is late; zero = not
+	stood  int           // in how many turns since then we stood
 }
 
 type heardLate struct {
@@ -62,8 +63,14 @@ func (e *Elector) SetVoters(names []string) { e.voters = names }
 // Hear takes a voter's hint; our own too.
 func (e *Elector) Hear(from string, l Late, now clock.Instant) { e.late[from] = heardLate{l, now} }
 
-// Clear forgets our own hint: the leader was heard again.
-func (e *Elector) Clear() { delete(e.late, e.self); e.since = clock.Instant{} }
+// Clear forgets our own hint, because a leader of this term is heard, and what others
+// said in older terms: that was about another one. A hint that outlived an election
+// would make every voter the best candidate in its own eyes when the next one comes
+// soon, and all would stand at once.
+func (e *Elector) Clear(term uint64) {
+	maps.DeleteFunc(e.late, func(name string, l heardLate) bool { return name == e.self || l.Term < term })
+	e.since = clock.Instant{}
+}
 
 // Decide reports whether this voter should stand now. fresh is how long a hint
 // counts (a few keepalives), step how long each rank waits for the one before.
@@ -82,7 +89,7 @@ func (e *Elector) Decide(now clock.Instant, fresh, step time.Duration) bool {
 		return false
 	}
 	if e.since.IsZero() {
-		e.since = now
+		e.since, e.stood = now, 0
 	}
 	slices.SortFunc(who, func(a, b string) int {
 		x, y := e.late[a], e.late[b]
@@ -93,13 +100,13 @@ func (e *Elector) Decide(now clock.Instant, fresh, step time.Duration) bool {
 			cmp.Compare(a, b),
 		)
 	})
+	// The voters stand in turns, a step each, round and round: those that stood at
+	// once would split the votes, and do it again together.
 	rank := slices.Index(who, e.self)
-	if rank < 0 || now.Elapsed(e.since) < time.Duration(rank)*step {
+	turn, n := int(now.Elapsed(e.since)/step), len(e.voters)
+	if rank < 0 || turn%n != rank || turn/n < e.stood {
 		return false
 	}
-	if !e.stood.IsZero() && now.Elapsed(e.stood) < time.Duration(len(e.voters))*step {
-		return false
-	}
-	e.stood = now
+	e.stood = turn/n + 1
 	return true
 }

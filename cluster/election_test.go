@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -104,7 +105,7 @@ func TestElectorIsCalm(t *testing.T) {
 		}
 	}
 	e.Hear("a", late(1, 1, 0), at(1000))
-	e.Clear() // a beat came
+	e.Clear(0) // a beat came
 	if e.Decide(at(1000), fresh, step) {
 		t.Fatal("stood although the leader was heard again")
 	}
@@ -133,7 +134,7 @@ func TestElectorWaitsAnew(t *testing.T) {
 	if e.Decide(at(0), fresh, step) {
 		t.Fatal("stood before its turn")
 	}
-	e.Clear()
+	e.Clear(0)
 	hear(500)
 	if e.Decide(at(500), fresh, step) {
 		t.Fatal("an earlier alarm counted")
@@ -141,6 +142,66 @@ func TestElectorWaitsAnew(t *testing.T) {
 	hear(550)
 	if !e.Decide(at(550), fresh, step) {
 		t.Fatal("did not stand in its turn")
+	}
+}
+
+// TestElectorForgetsTheLastElection: the next leader dies too, and soon. What the
+// others said of the last one, with the shorter logs they had then, does not count.
+func TestElectorForgetsTheLastElection(t *testing.T) {
+	e := elector("c", "a", "b", "c")
+	hear := func(ms int, from string, term, index uint64) {
+		l := late(term, index, 0)
+		l.Term = term
+		e.Hear(from, l, at(ms))
+	}
+	hear(0, "a", 3, 9)
+	hear(0, "b", 3, 9)
+	hear(0, "c", 3, 9)
+	e.Decide(at(0), fresh, step)
+	e.Clear(4) // somebody leads in term 4
+	hear(90, "c", 4, 10)
+	if e.Decide(at(90), fresh, step) {
+		t.Error("stood alone")
+	}
+	hear(91, "a", 4, 10)
+	if e.Decide(at(91), fresh, step) {
+		t.Error("stood before a, who is better")
+	}
+	// A hint of the present term was not about the last leader.
+	e.Clear(4)
+	hear(95, "c", 4, 10)
+	hear(141, "a", 4, 10)
+	e.Decide(at(95), fresh, step)
+	if !e.Decide(at(145), fresh, step) {
+		t.Error("did not stand in its turn")
+	}
+}
+
+// TestElectorsTakeTurns: however often an election fails, no two stand in one step.
+func TestElectorsTakeTurns(t *testing.T) {
+	names := []string{"a", "b", "c", "d", "e"}
+	var es []*Elector
+	for _, n := range names {
+		es = append(es, elector(n, names...))
+	}
+	var who []string
+	for ms := 0; ms < 1000; ms += 10 {
+		stood := 0
+		for i, e := range es {
+			for _, n := range names {
+				e.Hear(n, late(1, 1, 0), at(ms))
+			}
+			if e.Decide(at(ms), fresh, step) {
+				stood++
+				who = append(who, names[i])
+			}
+		}
+		if stood > 1 {
+			t.Fatalf("%d stood at %d ms", stood, ms)
+		}
+	}
+	if got := strings.Join(who, ""); got != "abcdeabcdeabcdeabcde" {
+		t.Errorf("stood: %s", got)
 	}
 }
 

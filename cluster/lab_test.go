@@ -40,6 +40,14 @@ type member struct {
 // bubble runs fn with nodes a, b, ..., started and not founded.
 func bubble(t *testing.T, n int, fn func(l *lab)) {
 	t.Helper()
+	bubbleOn(t, n, func(string) Stores {
+		return Stores{Log: raft.NewInmemStore(), Stable: raft.NewInmemStore(), Snapshots: raft.NewInmemSnapshotStore()}
+	}, fn)
+}
+
+// bubbleOn is bubble on the stores that disk makes for each node.
+func bubbleOn(t *testing.T, n int, disk func(name string) Stores, fn func(l *lab)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		l := &lab{t: t, net: memnet.New(1), all: map[string]*member{}}
 		for i := range n {
@@ -47,7 +55,7 @@ func bubble(t *testing.T, n int, fn func(l *lab)) {
 			l.names = append(l.names, name)
 			l.all[name] = &member{
 				lab: l, name: name, addr: netip.AddrFrom4([4]byte{10, 0, 0, byte(i + 1)}),
-				stores: Stores{Log: raft.NewInmemStore(), Stable: raft.NewInmemStore(), Snapshots: raft.NewInmemSnapshotStore()},
+				stores: disk(name),
 			}
 			l.all[name].start()
 		}

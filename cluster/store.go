@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -26,10 +27,8 @@ const wayOut = "nothing was changed; either restore the data directory from a ba
 	"the node then joins anew with an empty disk"
 
 // OpenStores opens (and makes, if they are not there) raft's files in dir after
-// checking every page and snapshot. hung is called when one write takes longer
-// than limit: a leader with a hung disk keeps heartbeating for ever
-// (hashicorp/raft #503), so the process must end; 0 = no limit.
-func OpenStores(dir string, limit time.Duration, hung func(error), log *slog.Logger) (Stores, error) {
+// checking every page and snapshot.
+func OpenStores(dir string, log *slog.Logger) (Stores, error) {
 	path := filepath.Join(dir, "raft.db")
 	found, err := checkBolt(path)
 	if err != nil {
@@ -52,12 +51,31 @@ func OpenStores(dir string, limit time.Duration, hung func(error), log *slog.Log
 	if err != nil {
 		return Stores{}, fmt.Errorf("open %s: %w", path, err)
 	}
-	fs := failStop{store: db, stable: db, limit: limit, hung: hung}
-	cache, err := raft.NewLogCache(512, fs)
+	cache, err := raft.NewLogCache(512, db)
 	if err != nil {
 		return Stores{}, errors.Join(err, db.Close())
 	}
-	return Stores{Log: cache, Stable: fs, Snapshots: snaps, Close: db.Close}, nil
+	probe := func() (uint64, error) { return touch(filepath.Join(dir, "probe")) }
+	return Stores{Log: cache, Stable: db, Snapshots: snaps, Probe: probe, Close: db.Close}, nil
+}
+
+// touch writes a small file in place, waits until it is on the disk and returns
+// how many bytes are free there. On a full disk it works as long as the file is
+// there: what is full shows in the bytes, not in an error.
+func touch(path string) (free uint64, err error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return 0, err
+	}
+	_, err = f.WriteString(time.Now().UTC().Format("2006-01-02T15:04:05.000000000Z\n"))
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return 0, err
+	}
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(filepath.Dir(path), &st); err != nil {
+		return 0, err
+	}
+	return st.Bavail * uint64(st.Bsize), nil
 }
 
 // checkBolt checks every page of the file and reads what raft keeps in it; zero if
@@ -206,45 +224,4 @@ func checkJoint(path string, k kept, snaps raft.SnapshotStore) error {
 		return fmt.Errorf("%s: %w (%v): %s", path, ErrCorrupt, k.gap, wayOut)
 	}
 	return nil
-}
-
-// failStop ends the process when the disk hangs.
-type failStop struct {
-	store  raft.LogStore
-	stable raft.StableStore
-	limit  time.Duration
-	hung   func(error)
-}
-
-func (f failStop) watch(op string) func() {
-	if f.limit <= 0 {
-		return func() {}
-	}
-	t := time.AfterFunc(f.limit, func() { f.hung(fmt.Errorf("%s has not returned for %v: the disk hangs", op, f.limit)) })
-	return func() { t.Stop() }
-}
-
-func (f failStop) FirstIndex() (uint64, error)        { return f.store.FirstIndex() }
-func (f failStop) LastIndex() (uint64, error)         { return f.store.LastIndex() }
-func (f failStop) GetLog(i uint64, l *raft.Log) error { return f.store.GetLog(i, l) }
-func (f failStop) Get(k []byte) ([]byte, error)       { return f.stable.Get(k) }
-func (f failStop) GetUint64(k []byte) (uint64, error) { return f.stable.GetUint64(k) }
-func (f failStop) StoreLog(l *raft.Log) error {
-	defer f.watch("store log")()
-	return f.store.StoreLog(l)
-}
-
-func (f failStop) StoreLogs(l []*raft.Log) error {
-	defer f.watch("store logs")()
-	return f.store.StoreLogs(l)
-}
-
-func (f failStop) DeleteRange(a, b uint64) error {
-	defer f.watch("delete logs")()
-	return f.store.DeleteRange(a, b)
-}
-func (f failStop) Set(k, v []byte) error { defer f.watch("set")(); return f.stable.Set(k, v) }
-func (f failStop) SetUint64(k []byte, v uint64) error {
-	defer f.watch("set")()
-	return f.stable.SetUint64(k, v)
 }

@@ -11,8 +11,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"testing/synctest"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/hashicorp/raft"
@@ -43,7 +41,7 @@ func check(t testing.TB, err error) {
 func disk(t testing.TB, first, last, snap uint64) string {
 	t.Helper()
 	dir := t.TempDir()
-	s := must[Stores](t)(OpenStores(dir, 0, nil, quietLog))
+	s := must[Stores](t)(OpenStores(dir, quietLog))
 	check(t, s.Stable.SetUint64([]byte("CurrentTerm"), 3))
 	for i := first; i > 0 && i <= last; i++ {
 		check(t, s.Log.StoreLog(&raft.Log{Index: i, Term: 3, Data: fmt.Appendf(nil, "entry %d %0200d", i, i)}))
@@ -83,7 +81,7 @@ func fingerprint(t *testing.T, dir string) map[string]string {
 func refused(t *testing.T, dir, file string) {
 	t.Helper()
 	before := fingerprint(t, dir)
-	s, err := OpenStores(dir, 0, nil, quietLog)
+	s, err := OpenStores(dir, quietLog)
 	if err == nil {
 		_ = s.Close()
 		t.Fatal("opened")
@@ -109,7 +107,7 @@ func edit(t *testing.T, path string, fn func([]byte) []byte) {
 func TestOpenStores(t *testing.T) {
 	for _, c := range []struct{ first, last, snap uint64 }{{0, 0, 0}, {1, 9, 0}, {1, 9, 5}, {6, 9, 5}, {0, 0, 5}, {4, 9, 5}, {1, 5, 5}, {1, 3, 5}} {
 		dir := disk(t, c.first, c.last, c.snap)
-		s := must[Stores](t)(OpenStores(dir, time.Minute, nil, quietLog))
+		s := must[Stores](t)(OpenStores(dir, quietLog))
 		last := must[uint64](t)(s.Log.LastIndex())
 		list := must[[]*raft.SnapshotMeta](t)(s.Snapshots.List())
 		if last != c.last || (len(list) > 0) != (c.snap > 0) {
@@ -121,8 +119,8 @@ func TestOpenStores(t *testing.T) {
 
 func TestOpenStoresTwice(t *testing.T) {
 	dir := disk(t, 1, 3, 0)
-	s := must[Stores](t)(OpenStores(dir, 0, nil, quietLog))
-	_, err := OpenStores(dir, 0, nil, quietLog)
+	s := must[Stores](t)(OpenStores(dir, quietLog))
+	_, err := OpenStores(dir, quietLog)
 	if err == nil || errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), "in use by another agent") {
 		t.Error(err)
 	}
@@ -133,12 +131,12 @@ func TestOpenStoresTwice(t *testing.T) {
 // a log that ended long before it. That is no damage.
 func TestGapUnderSnapshot(t *testing.T) {
 	dir := disk(t, 1, 4, 10)
-	s := must[Stores](t)(OpenStores(dir, 0, nil, quietLog))
+	s := must[Stores](t)(OpenStores(dir, quietLog))
 	for i := uint64(11); i < 14; i++ {
 		check(t, s.Log.StoreLog(&raft.Log{Index: i, Term: 3, Data: []byte("x")}))
 	}
 	check(t, s.Close())
-	s = must[Stores](t)(OpenStores(dir, 0, nil, quietLog))
+	s = must[Stores](t)(OpenStores(dir, quietLog))
 	check(t, s.Log.StoreLog(&raft.Log{Index: 15, Term: 3, Data: []byte("x")}))
 	check(t, s.Close())
 	refused(t, dir, "raft.db") // but 14 is missing now
@@ -197,7 +195,7 @@ func TestDamagedPages(t *testing.T) {
 	check(t, os.WriteFile(path, whole[:int(f.high-1)*f.page], 0o600))
 	refused(t, dir, "raft.db")
 	check(t, os.WriteFile(path, whole, 0o600))
-	s := must[Stores](t)(OpenStores(dir, 0, nil, quietLog))
+	s := must[Stores](t)(OpenStores(dir, quietLog))
 	check(t, s.Close())
 }
 
@@ -273,7 +271,7 @@ func TestUnfinishedSnapshotIsIgnored(t *testing.T) {
 	part := filepath.Join(dir, "snapshots", "3-9-1234.tmp")
 	check(t, os.Mkdir(part, 0o700))
 	check(t, os.WriteFile(filepath.Join(part, "state.bin"), []byte("half"), 0o600))
-	s := must[Stores](t)(OpenStores(dir, 0, nil, quietLog))
+	s := must[Stores](t)(OpenStores(dir, quietLog))
 	defer func() { _ = s.Close() }()
 	list := must[[]*raft.SnapshotMeta](t)(s.Snapshots.List())
 	if len(list) != 1 || list[0].Index != 5 {
@@ -294,7 +292,7 @@ func TestForgottenVotes(t *testing.T) {
 	refused(t, dir, "raft.db")
 
 	dir = disk(t, 1, 9, 0)
-	s := must[Stores](t)(OpenStores(dir, 0, nil, quietLog))
+	s := must[Stores](t)(OpenStores(dir, quietLog))
 	addSnapshot(t, s, 4, 9)
 	check(t, s.Close())
 	refused(t, dir, "raft.db")
@@ -304,75 +302,11 @@ func TestForgottenVotes(t *testing.T) {
 // to it. Nothing is lost; it goes on.
 func TestHalfMadeStore(t *testing.T) {
 	dir := t.TempDir()
-	s := must[Stores](t)(OpenStores(dir, 0, nil, quietLog))
+	s := must[Stores](t)(OpenStores(dir, quietLog))
 	check(t, s.Close())
-	s = must[Stores](t)(OpenStores(dir, 0, nil, quietLog))
+	s = must[Stores](t)(OpenStores(dir, quietLog))
 	if state := must[bool](t)(HasState(s)); state {
 		t.Error("an empty store has state")
 	}
 	check(t, s.Close())
-}
-
-// slowStore is a disk whose writes take long.
-type slowStore struct {
-	*raft.InmemStore
-	takes time.Duration
-}
-
-func (s *slowStore) StoreLogs(l []*raft.Log) error {
-	time.Sleep(s.takes)
-	return s.InmemStore.StoreLogs(l)
-}
-func (s *slowStore) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{l}) }
-func (s *slowStore) DeleteRange(a, b uint64) error {
-	time.Sleep(s.takes)
-	return s.InmemStore.DeleteRange(a, b)
-}
-
-func (s *slowStore) Set(k, v []byte) error {
-	time.Sleep(s.takes)
-	return s.InmemStore.Set(k, v)
-}
-
-func (s *slowStore) SetUint64(k []byte, v uint64) error {
-	time.Sleep(s.takes)
-	return s.InmemStore.SetUint64(k, v)
-}
-
-func TestFailStop(t *testing.T) {
-	ops := map[string]func(failStop) error{
-		"StoreLog":    func(f failStop) error { return f.StoreLog(&raft.Log{Index: 1}) },
-		"StoreLogs":   func(f failStop) error { return f.StoreLogs([]*raft.Log{{Index: 1}}) },
-		"DeleteRange": func(f failStop) error { return f.DeleteRange(1, 1) },
-		"Set":         func(f failStop) error { return f.Set([]byte("k"), nil) },
-		"SetUint64":   func(f failStop) error { return f.SetUint64([]byte("k"), 1) },
-	}
-	for name, op := range ops {
-		for _, c := range []struct {
-			takes, limit time.Duration
-			hung         bool
-		}{{time.Second, 10 * time.Second, false}, {time.Minute, 10 * time.Second, true}, {time.Hour, 0, false}} {
-			t.Run(fmt.Sprintf("%s takes %v of %v", name, c.takes, c.limit), func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
-					s := &slowStore{raft.NewInmemStore(), c.takes}
-					begin := time.Now()
-					var after []time.Duration
-					hung := make(chan error, 9)
-					f := failStop{store: s, stable: s, limit: c.limit, hung: func(err error) {
-						after = append(after, time.Since(begin))
-						hung <- err
-					}}
-					check(t, op(f))
-					time.Sleep(time.Hour)
-					synctest.Wait()
-					if c.hung && (len(after) != 1 || after[0] != c.limit || !strings.Contains((<-hung).Error(), "hangs")) {
-						t.Errorf("told at %v", after)
-					}
-					if !c.hung && len(after) != 0 {
-						t.Errorf("told at %v although it does not hang", after)
-					}
-				})
-			})
-		}
-	}
 }

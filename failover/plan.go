@@ -26,6 +26,7 @@ type Health struct {
 	Alive  bool   // not silent for deadtime
 	Leased bool   // says that its lease runs
 	Behind bool   // its log has not caught up since it started
+	Hung   bool   // its disk does not finish a write: addresses need none, services do
 	// Dead: a majority of voters has not heard it for deadtime, or it is heard but
 	// had no lease for deadtime although voters answer (R6).
 	Dead bool
@@ -57,6 +58,9 @@ type Candidate struct {
 // preferStep is what one place in the prefer list is worth: more than any load.
 const preferStep = 100_000
 
+// hungStep is what a disk that hangs costs: more than any preference.
+const hungStep = 1000 * preferStep
+
 // Candidates lists every member's standing for group g, best first. load counts
 // the groups each node owns.
 func Candidates(in Inputs, g *fsm.Group, load map[string]int) []Candidate {
@@ -79,6 +83,10 @@ func Candidates(in Inputs, g *fsm.Group, load map[string]int) []Candidate {
 		if i := slices.Index(g.Spec.Prefer, name); i >= 0 {
 			c.Score += preferStep * (len(g.Spec.Prefer) - i)
 			c.Because = fmt.Sprintf("number %d in prefer", i+1)
+		}
+		if in.Health[name].Hung {
+			c.Score -= hungStep
+			c.Because += ", but its disk hangs"
 		}
 		out = append(out, c)
 	}
@@ -118,10 +126,18 @@ func ineligible(in Inputs, n *fsm.Node, g *fsm.Group) string {
 		return "alive but without a lease"
 	case h.Behind:
 		return "alive, still catching up"
+	case h.Hung && g != nil && needsDisk(g.Spec):
+		return "its disk hangs, and a service is noted there before it starts"
 	case g != nil && g.Failed[n.Name] != "":
 		return "failed here: " + g.Failed[n.Name]
 	}
 	return ""
+}
+
+// needsDisk: all but addresses are noted on the disk before they start, so that an
+// agent that was killed finds them again.
+func needsDisk(g spec.Group) bool {
+	return slices.ContainsFunc(g.Resources, func(r spec.Resource) bool { return r.Type != "ip" })
 }
 
 // Load counts the groups each node owns.
@@ -311,7 +327,7 @@ func (p *planner) failback(g *fsm.Group) string {
 	if len(best) == 0 || !best[0].Eligible || rank(best[0].Node) >= rank(g.Owner.Name) {
 		return ""
 	}
-	if p.in.Health[best[0].Node].Healthy < g.Spec.Failback.After {
+	if h := p.in.Health[best[0].Node]; h.Hung || h.Healthy < g.Spec.Failback.After {
 		return ""
 	}
 	return "failback"

@@ -37,6 +37,7 @@ func drawWorld(t *rapid.T) *world {
 		h := Health{
 			Alive: rapid.IntRange(0, 5).Draw(t, "alive") > 0, Leased: rapid.IntRange(0, 5).Draw(t, "leased") > 0,
 			Behind: rapid.IntRange(0, 9).Draw(t, "behind") == 0, Dead: rapid.IntRange(0, 4).Draw(t, "dead") == 0,
+			Hung:    rapid.IntRange(0, 5).Draw(t, "hung") == 0,
 			Healthy: time.Duration(rapid.IntRange(0, 10).Draw(t, "healthy")) * time.Minute, Why: "silent",
 		}
 		w.m.View(func(s *fsm.State) { h.Inc = s.Nodes[n].Inc })
@@ -177,7 +178,7 @@ func unfit(in Inputs, n *fsm.Node, g *fsm.Group) string {
 	if n.Role == spec.RoleWitness || n.Removed || n.Leaving || n.Standby || n.Stopped || n.Fenced || n.Inc == 0 {
 		return "the operator, or its registration, says no"
 	}
-	if !h.Alive || !h.Leased || h.Dead || h.Behind || h.Inc != n.Inc {
+	if !h.Alive || !h.Leased || h.Dead || h.Behind || h.Inc != n.Inc || h.Hung && slices.ContainsFunc(g.Spec.Resources, func(r spec.Resource) bool { return r.Type != "ip" }) {
 		return "it is not well"
 	}
 	if _, failed := g.Failed[n.Name]; failed {

@@ -105,6 +105,8 @@ func parseGroup(line string) (spec.Group, error) {
 			g.Failback = spec.Failback{On: true, After: d}
 		case f == "exclusive":
 			g.Exclusive = true
+		case f == "service":
+			g.Resources = append(g.Resources, spec.Resource{Type: "exec", Name: g.Name})
 		case key != "failback":
 			g.Resources = append(g.Resources, spec.Resource{Type: "ip", Name: f, Dev: "eth0"})
 		}
@@ -141,6 +143,8 @@ func (w *world) run(lines []string) string {
 				h.Alive = true
 			case "leased":
 				h.Leased = true
+			case "hung":
+				h.Hung = true
 			case "behind":
 				h.Behind = true
 			case "dead":

@@ -41,6 +41,13 @@ type Beat struct {
 	// Applied is the voters' list the sender, a voter, has applied; 0 = no voter (R7).
 	Applied uint64
 	Ready   bool // the sender is a voter and answers beats (R5)
+	// Term is the newest term in which the sender led since its start, and Leads
+	// says that it leads in it still and could commit. 0 = none, or a sender of a
+	// version that does not say.
+	Term  uint64
+	Leads bool
+	// Hung: the sender's disk does not finish a write. It can hold, not start.
+	Hung bool
 	// Silent lists registrations that the sender, a voter, has not heard for
 	// deadtime.
 	Silent []id.NodeRef
@@ -168,9 +175,12 @@ func (m Beat) Append(dst []byte) []byte {
 	w.d(m.Unleased)
 	w.d(m.Left)
 	w.u(m.Applied)
-	flags := uint64(0)
-	if m.Ready {
-		flags |= 1
+	// A reader of an older version looks at the first bit only.
+	flags := m.Term << 3
+	for i, on := range []bool{m.Ready, m.Leads, m.Hung} {
+		if on {
+			flags |= 1 << i
+		}
 	}
 	w.u(flags)
 	silent := m.Silent[:min(len(m.Silent), 8)]
@@ -195,7 +205,8 @@ func ParseBeat(from string, b []byte) (m Beat, err error) {
 	}
 	m.Ref, m.Seq, m.Version = r.ref(), r.u(), r.u()
 	m.Unleased, m.Left, m.Applied = r.d(), r.d(), r.u()
-	m.Ready = r.u()&1 != 0
+	flags := r.u()
+	m.Ready, m.Leads, m.Hung, m.Term = flags&1 != 0, flags&2 != 0, flags&4 != 0, flags>>3
 	for range r.count() {
 		m.Silent = append(m.Silent, r.ref())
 	}

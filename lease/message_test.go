@@ -2,6 +2,7 @@ package lease_test
 
 import (
 	"bytes"
+	"encoding/hex"
 	"errors"
 	"reflect"
 	"strings"
@@ -24,6 +25,7 @@ var kinds = []struct {
 }{
 	{lease.KindBeat, lease.Beat{
 		Ref: ref("primary", 3), Seq: 1 << 40, Version: 7, Unleased: time.Second, Left: 215 * time.Microsecond, Applied: 6, Ready: true,
+		Term: 1 << 40, Leads: true, Hung: true,
 		Silent: []id.NodeRef{ref("a", 1), ref("b", 2)}, Tokens: []id.Claim{claim("web", ref("primary", 3), 9)},
 	}, func(b []byte) (message, error) { return lease.ParseBeat("", b) }},
 	{
@@ -57,6 +59,28 @@ func TestMessagesRoundTrip(t *testing.T) {
 		if diff := cmp.Diff(k.full, got); diff != "" {
 			t.Errorf("%T: %s", k.full, diff)
 		}
+	}
+}
+
+// The bytes of a beat as earlier versions send it, and as they read ours.
+func TestBeatKeepsItsBytes(t *testing.T) {
+	old := lease.Beat{Ref: ref("primary", 3), Seq: 300, Version: 7, Left: 215 * time.Microsecond, Applied: 6, Ready: true}
+	const first = "0107" + "7072696d617279" + "03" + "ac02" + "07" + "00" + "d701" + "06"
+	b, err := hex.DecodeString(first + "01" + "0000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := lease.ParseBeat(b); err != nil || cmp.Diff(old, got) != "" {
+		t.Errorf("%v: %s", err, cmp.Diff(old, got))
+	}
+	if got := old.Append(nil); !bytes.Equal(got, b) {
+		t.Errorf("encoded as %x, was %x", got, b)
+	}
+	// The flags: ready, leads, hung, and the term from the fourth bit on.
+	now := old
+	now.Term, now.Leads = 9, true
+	if got := hex.EncodeToString(now.Append(nil)); got != first+"4b"+"0000" {
+		t.Errorf("encoded as %s", got)
 	}
 }
 

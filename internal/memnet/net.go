@@ -38,6 +38,7 @@ type Net struct {
 	hosts  map[string]*Host
 	addrs  map[netip.Addr]place
 	cuts   map[route]bool
+	deaf   map[string]bool // hosts whose streams stall
 	flows  map[route]*rand.Rand
 	loss   float64
 	dup    float64
@@ -61,7 +62,7 @@ type place struct {
 func New(seed uint64) *Net {
 	return &Net{
 		seed: seed, hosts: map[string]*Host{}, addrs: map[netip.Addr]place{},
-		cuts: map[route]bool{}, flows: map[route]*rand.Rand{},
+		cuts: map[route]bool{}, deaf: map[string]bool{}, flows: map[route]*rand.Rand{},
 		delay: func(*rand.Rand) time.Duration { return defaultDelay },
 	}
 }
@@ -111,6 +112,12 @@ func (n *Net) Cut(from, to, link string, cut bool) {
 	maps.DeleteFunc(n.cuts, func(r route, _ bool) bool {
 		return covers(r.from, from) && covers(r.to, to) && covers(r.link, link)
 	})
+}
+
+// CutStreams stalls the streams of a host, old and new, both ways, as Cut does, or
+// lets them go on; its datagrams pass.
+func (n *Net) CutStreams(host string, cut bool) {
+	n.set(func() { n.deaf[host] = cut })
 }
 
 // SetLoss drops each datagram with chance p (0 to 1) and makes each stream
@@ -175,6 +182,7 @@ func (n *Net) Heal() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	clear(n.cuts)
+	clear(n.deaf)
 	n.loss, n.dup = 0, 0
 	n.delay = func(*rand.Rand) time.Duration { return defaultDelay }
 }
@@ -244,6 +252,15 @@ func (n *Net) find(h *Host, link int, addr netip.Addr) (place, verdict) {
 		return p, isOff
 	}
 	return p, passes
+}
+
+// findStream is find for a stream. Holds n.mu.
+func (n *Net) findStream(h *Host, link int, addr netip.Addr) (place, verdict) {
+	p, v := n.find(h, link, addr)
+	if v == passes && p.host != h && (n.deaf[h.name] || n.deaf[p.host.name]) {
+		v = isCut
+	}
+	return p, v
 }
 
 func (n *Net) isCut(from, to, link string) bool {

@@ -228,7 +228,7 @@ func (c *conn) pump() {
 		if c.host.paused {
 			return // Pause(false) comes back
 		}
-		dst, v := c.n.find(c.host, c.link, c.remote.Addr())
+		dst, v := c.n.findStream(c.host, c.link, c.remote.Addr())
 		switch {
 		case c.n.closed, v != passes && (c.host.dead || c.closed && now.Sub(c.closedAt) > lingerFor):
 			c.drop()

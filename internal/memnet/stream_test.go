@@ -80,6 +80,31 @@ func TestStreamStallsOverACutAndGoesOn(t *testing.T) {
 	})
 }
 
+func TestCutStreams(t *testing.T) {
+	bubble(t, 2, func(t *testing.T, n *Net, h []*Host) {
+		c, s := pair(t, h)
+		for _, side := range []string{"h1", "h2"} {
+			n.CutStreams(side, true)
+			c.Write([]byte("hello"))
+			s.SetReadDeadline(time.Now().Add(20 * time.Second))
+			buf := make([]byte, 5)
+			if _, err := s.Read(buf); !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Fatal("while cut:", err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+			if _, err := h[1].Dial(ctx, "eth0", s.LocalAddr().(*net.TCPAddr).AddrPort()); err == nil {
+				t.Error("a new stream came through")
+			}
+			cancel()
+			n.CutStreams(side, false)
+			s.SetReadDeadline(time.Now().Add(2 * maxWait))
+			if _, err := io.ReadFull(s, buf); err != nil || string(buf) != "hello" {
+				t.Fatal("after the cut:", err)
+			}
+		}
+	})
+}
+
 func TestStreamEnds(t *testing.T) {
 	bubble(t, 2, func(t *testing.T, n *Net, h []*Host) {
 		c, s := pair(t, h)
