@@ -70,7 +70,7 @@ func TestBeatKeepsItsBytes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, err := lease.ParseBeat(b); err != nil || cmp.Diff(old, got) != "" {
+	if got, err := lease.ParseBeat("", b); err != nil || cmp.Diff(old, got) != "" {
 		t.Errorf("%v: %s", err, cmp.Diff(old, got))
 	}
 	if got := old.Append(nil); !bytes.Equal(got, b) {
