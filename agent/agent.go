@@ -24,6 +24,7 @@ import (
 	"hanode/gossip"
 	"hanode/internal/clock"
 	"hanode/internal/id"
+	"hanode/internal/realtime"
 	"hanode/internal/spec"
 	"hanode/internal/trust"
 	"hanode/lease"
@@ -79,7 +80,8 @@ type Agent struct {
 	voice    atomic.Pointer[voice]       // set whenever grant changes
 	posts    posts
 	pulse    pulse
-	beats    chan struct{} // one slot: send a beat now
+	realtime atomic.Pointer[realtime.State] // nil = switched off, or not known yet
+	beats    chan struct{}                  // one slot: send a beat now
 	ears     ears
 	elect    election
 	groups   groups
@@ -204,6 +206,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	if err := a.serveHTTP(&undo); err != nil {
 		return fmt.Errorf("http: %w", err)
 	}
+	a.goLoop(a.realtimeLoop)
 	a.startPulse()
 	a.goLoop(a.beatLoop)
 	a.goLoop(a.postLoop)

@@ -17,6 +17,7 @@ import (
 	"hanode/config"
 	"hanode/internal/clock"
 	"hanode/internal/netio"
+	"hanode/internal/realtime"
 	"hanode/vip"
 )
 
@@ -39,6 +40,9 @@ type Host struct {
 	// Fits says why the host has no device for an address, or nil. nil itself = there
 	// is nothing to ask.
 	Fits func(vip.Address) error
+	// Realtime has this process run before ordinary ones until ctx ends and says what
+	// came of it. nil = there is no process to speak of.
+	Realtime func(ctx context.Context, told func(realtime.State))
 	// Stores opens raft's disk.
 	Stores func(dir string) (cluster.Stores, error)
 	// Exit ends the process at once; the kernel takes back what it held.
@@ -65,8 +69,9 @@ func RealHost(cfg *config.Node, log *slog.Logger) (*Host, error) {
 			mac, err := vip.Probe(ctx, link, addr)
 			return mac.String(), err
 		},
-		Fits:   vip.Fits,
-		Stores: func(dir string) (cluster.Stores, error) { return cluster.OpenStores(dir, log) },
+		Fits:     vip.Fits,
+		Realtime: realtime.Keep,
+		Stores:   func(dir string) (cluster.Stores, error) { return cluster.OpenStores(dir, log) },
 		Exit: func(because error) {
 			log.Error("ending the process", "err", because)
 			os.Exit(1)

@@ -48,6 +48,7 @@ var (
 	descBeat     = desc("beat_age_seconds", "Time since the newest beat of a node, as heard here.", "node")
 	descGap      = desc("beat_gap_seconds", "Times between two beats of a node, as heard here.", "node")
 	descLate     = desc("beat_late_seconds", "How much too late this node's own beats went out.")
+	descRealtime = desc("realtime", "1 if this agent runs before ordinary programs.")
 	descStalls   = desc("stalls_total", "How often this agent did not run for half of warntime or longer.")
 	descStalled  = desc("stalled_seconds_total", "For how long in all.")
 	descLongest  = desc("stall_longest_seconds", "The longest of these stalls.")
@@ -87,6 +88,11 @@ func (f figures) Collect(c chan<- prometheus.Metric) {
 	late, stall := a.pulse.late, a.pulse.stall
 	a.pulse.mu.Unlock()
 	c <- histogram(descLate, late)
+	ahead := 0.0
+	if s := a.realtime.Load(); s != nil && s.On {
+		ahead = 1
+	}
+	gauge(descRealtime, ahead)
 	count(descStalls, stall.count)
 	c <- prometheus.MustNewConstMetric(descStalled, prometheus.CounterValue, stall.total.Seconds())
 	gauge(descLongest, stall.longest.Seconds())

@@ -40,6 +40,7 @@ var catalogue = map[string]struct{ severity, fix string }{
 	"not-registered":       {"warning", "the node holds nothing until a leader registers it; see `hanode members` for the voters that are missing"},
 	"groups-file":          {"error", "correct the file and run `hanode apply FILE`"},
 	"stop-failed":          {"error", "stop the service by hand and find out why its stop command fails"},
+	"realtime-refused":     {"warning", "do what the text says, or remove realtime = true from the node file"},
 	"stalled":              {"warning", "this host did not run the agent in time; look for CPU, memory or disk pressure, or use a slower timing profile"},
 	"disk-hung":            {"error", "find out why the disk does not answer (dmesg, the storage behind it); the node keeps what it holds, does not lead and is given nothing new"},
 	"disk-full":            {"error", "make room on the file system of data_dir, or make it writable again; the agent goes on by itself"},

@@ -10,6 +10,7 @@ import (
 	"hanode/api"
 	"hanode/fsm"
 	"hanode/internal/clock"
+	"hanode/internal/realtime"
 )
 
 // pulse notices that this process did not run: it was stopped or frozen, its
@@ -171,6 +172,28 @@ func (a *Agent) told(e fsm.Event) (yes bool) {
 		})
 	})
 	return yes
+}
+
+// realtimeLoop has this process run before ordinary ones, unless the node file says
+// no. Where that is refused it is a problem only if the node file says yes.
+func (a *Agent) realtimeLoop(ctx context.Context) {
+	asked := a.cfg.Realtime
+	if a.host.Realtime == nil || asked != nil && !*asked {
+		return
+	}
+	a.host.Realtime(ctx, func(s realtime.State) {
+		a.realtime.Store(&s)
+		switch {
+		case s.On:
+			a.log.Info("the agent runs before ordinary programs (realtime)")
+			a.problems.clear("realtime-refused")
+		case asked != nil:
+			a.log.Warn("realtime is set, but refused", "why", s.Why)
+			a.problems.set("realtime-refused", "realtime is set, but refused: "+s.Why)
+		default:
+			a.log.Info("the agent runs as an ordinary program; a busy host may delay its beats", "why", s.Why)
+		}
+	})
 }
 
 // stallShown is how long a stall stays in `status`.

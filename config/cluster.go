@@ -40,7 +40,7 @@ func clusterHints() map[string]finding {
 		},
 	}
 	for _, key := range []string{
-		"cluster", "name", "data_dir", "key_file", "socket", "http", "port", "log_level", "log_format", "two_node", "link", "node",
+		"cluster", "name", "data_dir", "key_file", "socket", "http", "port", "log_level", "log_format", "realtime", "two_node", "link", "node",
 	} {
 		hints[key] = finding{
 			what: key + " stands in the cluster file", allowed: "the cluster file holds groups; " + key + " belongs in the node file, " + DefaultFile,

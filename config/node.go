@@ -36,6 +36,9 @@ type Node struct {
 	GroupsFile string
 	LogLevel   string // debug, info, warn or error
 	LogFormat  string // text or json
+	// Realtime says whether the agent runs before ordinary programs; nil = where that
+	// is permitted.
+	Realtime *bool
 
 	lines    map[string]int // where each key and block is: "key_file", `link "eth0"`
 	warnings Diagnostics

@@ -12,7 +12,7 @@ import (
 // nodeShape is what a node file may hold.
 var nodeShape = shape{
 	keys: []string{
-		"cluster", "name", "data_dir", "key_file", "socket", "http", "port", "groups", "log_level", "log_format", "two_node",
+		"cluster", "name", "data_dir", "key_file", "socket", "http", "port", "groups", "log_level", "log_format", "realtime", "two_node",
 	},
 	blocks: map[string]string{
 		"link": linkForm, "timing": `timing { profile = "lan" }`, "node": nodeForm,
@@ -81,6 +81,7 @@ func parseNode(name string, src []byte, dir string, hostname func() (string, err
 	b.paths(n, dir)
 	b.ports(n)
 	b.logging(n)
+	b.realtime(n)
 	b.links(n)
 	b.timings(n)
 	b.founders(n)
@@ -181,6 +182,13 @@ func (b *block) logging(n *Node) {
 	}
 	n.LogLevel = choice("log_level", DefaultLogLevel, "debug", "info", "warn", "error")
 	n.LogFormat = choice("log_format", DefaultLogFormat, "text", "json")
+}
+
+// realtime reads the key of that name.
+func (b *block) realtime(n *Node) {
+	if f := b.flag("realtime"); f.line > 0 && !f.bad {
+		n.Realtime = &f.v
+	}
 }
 
 // links reads the link blocks.
