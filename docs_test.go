@@ -142,7 +142,7 @@ func TestSample(t *testing.T) {
 
 // notYet are commands that pages and remedies name as not available. When one
 // comes, the test fails, and what is written about it is to be corrected.
-var notYet = []string{"confirm-off"}
+var notYet = []string{}
 
 // command is a hanode command line in a page.
 type command struct {

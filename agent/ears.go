@@ -259,15 +259,10 @@ func (a *Agent) onTokens(now clock.Instant, ago time.Duration, claims ...id.Clai
 
 // adopt takes a group's record, from our own FSM or pushed by the leader.
 func (a *Agent) adopt(r fsm.Record) {
-	right := lease.Right{Group: r.Group, Epoch: r.Epoch, Owner: r.Owner, Voters: r.Voters.Names}
+	right := lease.Right{Group: r.Group, Epoch: r.Epoch, Owner: r.Owner, Voters: r.Voters.Names, Exclusive: r.Exclusive}
 	for _, w := range r.Waits {
-		right.Waits = append(right.Waits, lease.Wait{Claim: w.Claim, Bound: w.Bound, Live: w.Live})
+		right.Waits = append(right.Waits, lease.Wait{Claim: w.Claim, Bound: w.Bound, Live: w.Live, Off: w.Off})
 	}
-	a.machine.View(func(s *fsm.State) {
-		if g := s.Groups[r.Group]; g != nil {
-			right.Exclusive = g.Spec.Exclusive
-		}
-	})
 	a.hold.Lock()
 	if a.hold.holder != nil {
 		a.hold.holder.Adopt(right)

@@ -401,16 +401,13 @@ func (a *Agent) register(ctx context.Context) {
 	}
 }
 
-// unbounded stands for "expiry is never evidence": where no guard could be loaded.
-const unbounded = 300 * 24 * time.Hour
-
 // bound is what a voter must wait after its last ack to this node: deadtime, and
 // what the guard's tier adds to it.
 func (a *Agent) bound() time.Duration {
-	if extra := a.kernel.Tier().Extra(); extra < unbounded {
+	if extra := a.kernel.Tier().Extra(); extra < spec.Unbounded {
 		return a.timing().Deadtime + extra
 	}
-	return unbounded
+	return spec.Unbounded
 }
 
 func (a *Agent) adoptRegistration(ref id.NodeRef) {

@@ -31,7 +31,7 @@ var catalogue = map[string]struct{ severity, fix string }{
 	"guard-renewal":        {"error", "the kernel refused the lease; restart the agent and look at its log"},
 	"guard":                {"error", "look at the text: an address could not be prepared on this host"},
 	"guard-weak":           {"warning", "run the agent with CAP_BPF and CAP_NET_ADMIN on Linux 5.8 or later for the eBPF guard"},
-	"guard-none":           {"error", "give the agent CAP_NET_ADMIN and a kernel with eBPF or nftables netdev; until then this node's groups move only after `hanode confirm-off`, which is not available yet"},
+	"guard-none":           {"error", "give the agent CAP_NET_ADMIN and a kernel with eBPF or nftables netdev; until then this node's groups move only after `hanode confirm-off`"},
 	vip.ProblemDetached:    {"warning", "something removed or preceded the guard and it was put back; find out what manages tc or tcx on this host"},
 	vip.ProblemAttach:      {"error", "a device cannot be guarded; do not put addresses on it"},
 	vip.ProblemSysctl:      {"warning", "set arp_ignore=1 and arp_announce=2 on the device by hand"},
@@ -51,7 +51,7 @@ var catalogue = map[string]struct{ severity, fix string }{
 	"node-late":            {"warning", "look at the node's load and links"},
 	"link-down":            {"warning", "look at the cable, the switch and the device; the cluster goes on over the other link"},
 	"group-failed":         {"error", "repair what the text says, then `hanode apply` the cluster file again or `hanode move` the group"},
-	"group-blocked":        {"error", "an earlier owner may still write; switch it off, then start its agent again so that it registers anew"},
+	"group-blocked":        {"error", "an earlier owner may still run it; make sure that its host is off, or was since, then `hanode confirm-off NODE`"},
 	"group-unowned":        {"error", "no node may own it now; `hanode why GROUP` says why for each"},
 	"group-muted":          {"error", "its owner has no lease, so its addresses answer nobody; see members for the missing voters"},
 	"maintenance":          {"info", "`hanode maintenance off` when the work is done"},
@@ -162,9 +162,29 @@ func (a *Agent) clusterProblems(s *fsm.State, members []api.Member) []api.Status
 		if g.Owner.Zero() {
 			out = append(out, show("group-unowned", name+" has no owner", &since))
 		}
-		if len(g.Waits) > 0 && g.Spec.Exclusive && s.Nodes[g.Waits[0].Node.Name] != nil && s.Nodes[g.Waits[0].Node.Name].Fenced {
-			out = append(out, show("group-blocked", fmt.Sprintf("%s waits for %s to let go; the group is exclusive, so an expired lease is not enough", name, g.Waits[0].Node.Name), &since))
+		out = append(out, blocked(g)...)
+	}
+	return out
+}
+
+// blocked says, for each host that may still run the group and that no passing of
+// time will end, what its operator can do.
+func blocked(g *fsm.Group) []api.StatusProblem {
+	var out []api.StatusProblem
+	said := map[string]bool{}
+	for _, w := range g.Stuck() {
+		if said[w.Node.Name] {
+			continue
 		}
+		said[w.Node.Name] = true
+		why := g.Spec.WhyExclusive()
+		if why == "" {
+			why = "no guard was loaded there"
+		}
+		since := g.Since
+		p := show("group-blocked", fmt.Sprintf("%s waits for %s, which may still run it: %s, so an expired lease is not enough", g.Spec.Name, w.Node, why), &since)
+		p.Fix = fmt.Sprintf("make sure that the host %s is off, or was since; then `hanode confirm-off %s`", w.Node.Name, w.Node.Name)
+		out = append(out, p)
 	}
 	return out
 }

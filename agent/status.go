@@ -72,7 +72,7 @@ func groupStatus(g *fsm.Group) api.GroupStatus {
 	case g.Owner.Zero() || g.OwnerReleased:
 		state = api.GroupStopped
 	case g.Started:
-	case g.Spec.Exclusive && len(g.Waits) > 0:
+	case len(g.Stuck()) > 0:
 		state = api.GroupBlocked
 	default:
 		state = api.GroupStarting

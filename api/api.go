@@ -44,6 +44,9 @@ type Backend interface {
 	Standby(ctx context.Context, node string, on bool, wait time.Duration) (*NodeResult, error)
 	// Maintenance stops (on) or resumes everything automatic; leases go on.
 	Maintenance(ctx context.Context, on bool) error
+	// ConfirmOff records that a node's host is off, so that what waits for it need
+	// not. It is refused, with the sentence that it wants, until that is said.
+	ConfirmOff(ctx context.Context, req ConfirmOffRequest) (*ConfirmOffResult, error)
 	// Leave hands over this node's groups and ends its membership.
 	Leave(ctx context.Context) error
 	// Events calls fn for each event with an index above after, in order. With

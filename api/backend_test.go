@@ -51,6 +51,11 @@ func (b *countingBackend) Maintenance(context.Context, bool) error {
 	return nil
 }
 
+func (b *countingBackend) ConfirmOff(_ context.Context, r ConfirmOffRequest) (*ConfirmOffResult, error) {
+	b.calls++
+	return &ConfirmOffResult{Node: r.Node}, nil
+}
+
 func (b *countingBackend) Leave(context.Context) error {
 	b.calls++
 	return nil

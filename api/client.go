@@ -117,6 +117,11 @@ func (c *Client) Maintenance(ctx context.Context, on bool) error {
 	return err
 }
 
+// ConfirmOff says that a node's host is off.
+func (c *Client) ConfirmOff(ctx context.Context, req ConfirmOffRequest) (*ConfirmOffResult, error) {
+	return call[ConfirmOffResult](ctx, c, "confirm-off", nil, confirmOffBody{Node: req.Node, Confirm: req.Confirm}, 0)
+}
+
 // Leave ends the membership of the agent's node.
 func (c *Client) Leave(ctx context.Context) error {
 	_, err := call[struct{}](ctx, c, "leave", nil, struct{}{}, leaveTime)

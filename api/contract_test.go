@@ -27,6 +27,7 @@ var contract = []struct {
 	{ApplyResult{}, "changes groups"},
 	{MoveResult{}, "epoch from group silent_ms to"},
 	{NodeResult{}, "moves node standby"},
+	{ConfirmOffResult{}, "confirm groups incarnations node"},
 	{Event{}, "cause epoch group index kind ms node text time"},
 	{Why{}, "epoch group if_owner_dies owner reasons"},
 	{Reason{}, "because eligible node score"},

@@ -19,13 +19,15 @@ func (e *Error) Error() string { return e.Message }
 
 // Codes that this package gives. The agent adds its own.
 const (
-	CodeBadRequest  = "bad-request"
-	CodeNoSuchCall  = "no-such-call"
-	CodeNotAllowed  = "not-allowed"
-	CodeNotFound    = "not-found" // an unknown group or node
-	CodeStopping    = "agent-stopping"
-	CodeInternal    = "internal"
-	CodeUnreachable = "agent-unreachable"
+	CodeBadRequest = "bad-request"
+	CodeNoSuchCall = "no-such-call"
+	CodeNotAllowed = "not-allowed"
+	CodeNotFound   = "not-found" // an unknown group or node
+	// CodeNeedsConfirmation asks for a typed sentence, or for --yes.
+	CodeNeedsConfirmation = "needs-confirmation"
+	CodeStopping          = "agent-stopping"
+	CodeInternal          = "internal"
+	CodeUnreachable       = "agent-unreachable"
 )
 
 // asError turns any error of a Backend into what goes over the wire.

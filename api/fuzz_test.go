@@ -19,6 +19,7 @@ func FuzzDecode(f *testing.F) {
 		`{"group":"web","to":"b","unpin":false,"wait_ms":1}`,
 		`{"node":"a","on":true,"wait_ms":0.5}`,
 		`{"on":false}`,
+		`{"node":"a","confirm":"a is off"}`,
 		`{}`,
 		`{"groups":null}`,
 		`[[[[`,
@@ -39,6 +40,10 @@ func FuzzDecode(f *testing.F) {
 		if req, err := decodeNode(bytes.NewReader(body)); err == nil {
 			sent := nodeBody{Node: req.node, On: &req.on, WaitMS: MS(req.wait)}
 			again(t, sent, req, func(b []byte) (nodeRequest, error) { return decodeNode(bytes.NewReader(b)) })
+		}
+		if req, err := decodeConfirmOff(bytes.NewReader(body)); err == nil {
+			sent := confirmOffBody{Node: req.Node, Confirm: req.Confirm}
+			again(t, sent, req, func(b []byte) (ConfirmOffRequest, error) { return decodeConfirmOff(bytes.NewReader(b)) })
 		}
 	})
 }
@@ -64,7 +69,7 @@ func again[T any](t *testing.T, sent any, want T, decode func([]byte) (T, error)
 // Whatever is asked of the server, it answers JSON and a status that fits it,
 // and what it refuses never reaches the Backend.
 func FuzzServer(f *testing.F) {
-	for _, path := range []string{"/v1/apply", "/v1/move", "/v1/standby", "/v1/maintenance", "/v1/leave", "/v1/plan", "/v1/why?group=web", "/v1/events?after=1", "/"} {
+	for _, path := range []string{"/v1/apply", "/v1/move", "/v1/standby", "/v1/maintenance", "/v1/confirm-off", "/v1/leave", "/v1/plan", "/v1/why?group=web", "/v1/events?after=1", "/"} {
 		f.Add(path, []byte(`{"group":"web"}`))
 	}
 	f.Fuzz(func(t *testing.T, path string, body []byte) {

@@ -104,6 +104,7 @@ func TestBadRequestsAreRefused(t *testing.T) {
 		"move":  func(s string) error { _, err := decodeMove(strings.NewReader(s)); return err },
 		"node":  func(s string) error { _, err := decodeNode(strings.NewReader(s)); return err },
 		"on":    func(s string) error { _, err := decodeSwitch(strings.NewReader(s)); return err },
+		"off":   func(s string) error { _, err := decodeConfirmOff(strings.NewReader(s)); return err },
 		"empty": func(s string) error { _, err := decodeEmpty(strings.NewReader(s)); return err },
 	}
 	for _, c := range []struct{ call, body, want string }{
@@ -120,6 +121,8 @@ func TestBadRequestsAreRefused(t *testing.T) {
 		{"node", `{"node":"a","on":false}`, ""},
 		{"on", `{}`, "on is missing"},
 		{"on", `{"on":false}`, ""},
+		{"off", `{"confirm":"a is off"}`, "node is missing"},
+		{"off", `{"node":"a"}`, ""},
 		{"empty", `{"x":1}`, "unknown field"},
 		{"empty", `{}`, ""},
 	} {

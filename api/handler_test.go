@@ -54,7 +54,7 @@ func TestWhatTheServerRefuses(t *testing.T) {
 func TestReadOnlyChangesNothing(t *testing.T) {
 	b := &countingBackend{}
 	h := ReadOnly(b)
-	for _, call := range []string{"apply", "plan", "move", "standby", "maintenance", "leave"} {
+	for _, call := range []string{"apply", "plan", "move", "standby", "maintenance", "confirm-off", "leave"} {
 		for _, method := range []string{"GET", "POST", "PUT"} {
 			if w := ask(h, method, "/v1/"+call, "application/json", `{"groups":[],"on":true}`); w.Code != 404 && w.Code != 400 {
 				t.Errorf("%s %s: status %d", method, call, w.Code)

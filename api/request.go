@@ -28,6 +28,10 @@ type (
 		On     *bool   `json:"on"`
 		WaitMS float64 `json:"wait_ms"`
 	}
+	confirmOffBody struct {
+		Node    string `json:"node"`
+		Confirm string `json:"confirm"`
+	}
 	switchBody struct {
 		On *bool `json:"on"`
 	}
@@ -105,6 +109,14 @@ func decodeNode(r io.Reader) (req nodeRequest, err error) {
 	req.node, req.on = b.Node, *b.On
 	req.wait, err = duration("wait_ms", b.WaitMS)
 	return req, err
+}
+
+func decodeConfirmOff(r io.Reader) (req ConfirmOffRequest, err error) {
+	var b confirmOffBody
+	if err := readStrict(r, &b); err != nil {
+		return req, err
+	}
+	return ConfirmOffRequest{Node: b.Node, Confirm: b.Confirm}, checkName("node", b.Node)
 }
 
 func decodeSwitch(r io.Reader) (bool, error) {

@@ -165,6 +165,22 @@ type NodeResult struct {
 	Moves   List[MoveResult] `json:"moves"`
 }
 
+// ConfirmOffRequest is an operator's word that a node's host is off, or was since.
+type ConfirmOffRequest struct {
+	Node string
+	// Confirm is the sentence that says it; a request with another one is refused
+	// and answered with it.
+	Confirm string
+}
+
+// ConfirmOffResult is what was confirmed, or would be.
+type ConfirmOffResult struct {
+	Node         string       `json:"node"`
+	Confirm      string       `json:"confirm"`      // the sentence that says it
+	Incarnations List[uint64] `json:"incarnations"` // registrations of it that are over
+	Groups       List[string] `json:"groups"`       // that they might have run
+}
+
 // Event is one line of the cluster's history.
 type Event struct {
 	Index uint64    `json:"index"` // from 1, rising, same on every node
@@ -184,7 +200,8 @@ type Why struct {
 	Owner   *string      `json:"owner"`
 	Epoch   uint64       `json:"epoch"`
 	Reasons List[Reason] `json:"reasons"` // every node, most wanted first
-	// IfOwnerDies is the node that would take over; nil = none could.
+	// IfOwnerDies is a sentence, without its full stop: what would happen. It begins
+	// with the node that would get the group, if one would. nil = not known.
 	IfOwnerDies *string `json:"if_owner_dies"`
 }
 

@@ -28,7 +28,12 @@ func Compare(before, after *fsm.State, moves map[string]string) []Change {
 	}
 	var out []Change
 	for _, name := range slices.Sorted(maps.Keys(names)) {
-		out = append(out, compare(name, before.Groups[name], after.Groups[name], moves[name]))
+		c := compare(name, before.Groups[name], after.Groups[name], moves[name])
+		// Nobody wrote that it is: say so before it waits for an operator one night.
+		if g := after.Groups[name]; g != nil && !g.Deleted && !g.Spec.Exclusive && g.Spec.IsExclusive() {
+			c.Text += "; it is exclusive: " + g.Spec.WhyExclusive()
+		}
+		out = append(out, c)
 	}
 	return out
 }

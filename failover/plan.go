@@ -361,9 +361,9 @@ func Explain(in Inputs, group string) (Explanation, error) {
 	for _, c := range Candidates(without, g, Load(in.State)) {
 		if c.Eligible {
 			e.IfOwnerDies = fmt.Sprintf("%s takes over %v after its last beat (%s)", c.Node, in.State.Timing.Deadtime, c.Because)
-			if g.Spec.Exclusive {
-				e.IfOwnerDies = fmt.Sprintf("%s gets it (%s), but the group is exclusive: it starts there only once %s is known to be off",
-					c.Node, c.Because, g.Owner.Name)
+			if why := g.Spec.WhyExclusive(); why != "" {
+				e.IfOwnerDies = fmt.Sprintf("%s gets it (%s), but the group is exclusive (%s): it starts there only once %s is known to be off",
+					c.Node, c.Because, why, g.Owner.Name)
 			}
 			return e, nil
 		}

@@ -103,6 +103,8 @@ func parseGroup(line string) (spec.Group, error) {
 				return g, err
 			}
 			g.Failback = spec.Failback{On: true, After: d}
+		case strings.HasPrefix(f, "heartbeat:"):
+			g.Resources = append(g.Resources, spec.Resource{Type: "heartbeat", Name: strings.TrimPrefix(f, "heartbeat:")})
 		case f == "exclusive":
 			g.Exclusive = true
 		case f == "service":
@@ -170,6 +172,8 @@ func (w *world) run(lines []string) string {
 		verdict(w.apply(fsm.Command{At: w.wall, Stopping: &fsm.Stopping{Node: parseClaim("", args[0]).Node}}))
 	case "leave":
 		verdict(w.apply(fsm.Command{At: w.wall, Leave: &fsm.Leave{Node: args[0]}}))
+	case "off":
+		verdict(w.apply(fsm.Command{At: w.wall, PowerOff: &fsm.PowerOff{Node: parseClaim("", args[0]).Node, By: "an operator"}}))
 	case "failed":
 		verdict(w.apply(fsm.Command{At: w.wall, Released: &fsm.Released{
 			Claims: []id.Claim{parseClaim(args[0], args[1])}, Failed: strings.Join(args[2:], " "),
@@ -294,7 +298,11 @@ func showState(s *fsm.State) string {
 		flags(map[string]bool{"deleted": g.Deleted, "pinned": g.Pinned, "released": g.OwnerReleased, "started": g.Started})
 		fmt.Fprintf(&b, " cause=%s", g.Cause)
 		for _, w := range g.Waits {
-			fmt.Fprintf(&b, " waits=(%v live=%v)", w.Claim, w.Live)
+			fmt.Fprintf(&b, " waits=(%v live=%v", w.Claim, w.Live)
+			if w.Off {
+				b.WriteString(" off")
+			}
+			b.WriteByte(')')
 		}
 		for _, n := range slices.Sorted(maps.Keys(g.Failed)) {
 			fmt.Fprintf(&b, " failed=(%s: %s)", n, g.Failed[n])

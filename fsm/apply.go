@@ -25,7 +25,8 @@ func (s *State) over(r id.NodeRef) bool {
 	return n == nil || n.Inc > r.Inc || n.Inc == r.Inc && n.Fenced
 }
 
-// endRegistrations notes in every wait whether its registration is over. From
+// endRegistrations notes in every wait whether its registration is over, and
+// whether its host is known to be off. From
 // the entry that ended one, EXPIRED counts against the voters' list of that
 // entry: under an older list, voters of a newer one that have not applied the
 // fence yet could still be a majority for the lease (R3).
@@ -39,6 +40,9 @@ func (s *State) endRegistrations() (touched []string) {
 				touched = append(touched, name)
 			}
 			g.Waits[i].Live = live
+			if n := s.Nodes[w.Node.Name]; n != nil && n.Off && n.Ref() == w.Node {
+				g.Waits[i].Off = true // it was the owner of record when that was said
+			}
 		}
 	}
 	return touched
@@ -74,6 +78,8 @@ func (s *State) carryOut(c Command) Result {
 		return s.setVoters(c.SetVoters, c.At)
 	case c.SetDisk != nil:
 		return s.setDisk(c.SetDisk, c.At)
+	case c.PowerOff != nil:
+		return s.powerOff(c.PowerOff, c.At)
 	case c.Report != nil:
 		s.report(c.Report.Events)
 	}
@@ -140,7 +146,7 @@ func (s *State) register(c *Register, at time.Time) Result {
 		return Result{Rejected: fmt.Sprintf("%s is registered as incarnation %d, not %d", c.Node, n.Inc, c.From), Inc: n.Inc}
 	}
 	n.Inc++
-	n.Fenced, n.Stopped = false, false
+	n.Fenced, n.Stopped, n.Off = false, false, false
 	n.Bound, n.HostID, n.Nonce, n.Version = c.Bound, c.HostID, c.Nonce, c.Version
 	res := Result{Inc: n.Inc}
 	old := func(r id.NodeRef, host string) bool {
@@ -277,6 +283,42 @@ func (s *State) released(c *Released, at time.Time) Result {
 		if touched {
 			res.Touched = append(res.Touched, name)
 		}
+	}
+	return res
+}
+
+// powerOff is R4's "confirmed power fencing". It is about one registration: what
+// (n,k) ran ended with the power, while (n,k+1), on a host that was switched on
+// again or on a clone, may run something. It takes no wait away, it marks it: an
+// address waits for EXPIRED all the same, so that a word that was wrong can make
+// two hosts run a service, but not two answer for an address.
+func (s *State) powerOff(c *PowerOff, at time.Time) Result {
+	n := s.Nodes[c.Node.Name]
+	if n == nil || c.Node.Inc == 0 || c.Node.Inc > n.Inc {
+		return rejected("%s was never registered", c.Node)
+	}
+	var res Result
+	news := false
+	if n.Inc == c.Node.Inc && !n.Off {
+		n.Fenced, n.Off, news = true, true, true
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.Groups)) {
+		g := s.Groups[name]
+		touched := false
+		for i, w := range g.Waits {
+			if w.Node == c.Node && !w.Off {
+				g.Waits[i].Off, touched = true, true
+			}
+		}
+		if g.Owner == c.Node && g.Started {
+			g.Started, touched = false, true
+		}
+		if touched {
+			res.Touched = append(res.Touched, name)
+		}
+	}
+	if news || len(res.Touched) > 0 {
+		s.event(Event{Time: at, Node: n.Name, Kind: "power-off", Cause: c.By, Text: fmt.Sprintf("%s is known to be off: %s", c.Node, c.By)})
 	}
 	return res
 }

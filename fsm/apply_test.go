@@ -45,6 +45,8 @@ func every() map[string]struct {
 		"left":            {nil, fsm.Command{Leave: &fsm.Leave{Node: "c", Done: true}}},
 		"voters":          {nil, fsm.Command{SetVoters: &fsm.SetVoters{Version: 2, Names: []string{"a", "b", "w", "c"}}}},
 		"disk":            {nil, fsm.Command{SetDisk: &fsm.SetDisk{Node: "a", From: 1}}},
+		"power off":       {nil, fsm.Command{PowerOff: &fsm.PowerOff{Node: a1, By: "an operator"}}},
+		"power off late":  {[]fsm.Command{fence(a1, fsm.Assign{Group: "web", Epoch: 2, To: b1})}, fsm.Command{PowerOff: &fsm.PowerOff{Node: a1, By: "an operator"}}},
 		"report":          {nil, fsm.Command{Report: &fsm.Report{Events: []fsm.Event{ev, {Time: wall, Kind: "other"}}}}},
 	}
 }
@@ -124,6 +126,9 @@ func TestRejectedChangesNothing(t *testing.T) {
 		"voters: nobody":                 {fsm.Command{SetVoters: &fsm.SetVoters{Version: 2}}, "one at a time"},
 		"disk: not the current":          {fsm.Command{SetDisk: &fsm.SetDisk{Node: "a", From: 3}}, "data directory 1"},
 		"disk of a stranger":             {fsm.Command{SetDisk: &fsm.SetDisk{Node: "x", From: 1}}, "not a member"},
+		"power off a stranger":           {fsm.Command{PowerOff: &fsm.PowerOff{Node: ref("x", 1)}}, "never registered"},
+		"power off a newer one":          {fsm.Command{PowerOff: &fsm.PowerOff{Node: ref("a", 2)}}, "never registered"},
+		"power off nothing":              {fsm.Command{PowerOff: &fsm.PowerOff{Node: ref("a", 0)}}, "never registered"},
 		"fence and assign to the fenced": {fence(ref("c", 1), fsm.Assign{Group: "web", Epoch: 2, To: ref("c", 1)}), "not registered"},
 	} {
 		t.Run(name, func(t *testing.T) {

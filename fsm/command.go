@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"hanode/internal/id"
@@ -14,7 +15,9 @@ import (
 
 // encodingVersion leads every encoded command and snapshot. A reader refuses
 // what is newer than itself: applying half of an unknown command would make
-// replicas differ.
+// replicas differ. For the same reason it refuses a key that it does not know. A
+// key that was added later is left out where it says nothing, so that nodes of
+// two versions understand each other as long as nobody uses what only one has.
 const encodingVersion = 1
 
 // ErrTooNew means that bytes were written by a newer hanode than this one.
@@ -41,6 +44,7 @@ type Command struct {
 	SetVoters   *SetVoters   `json:"set_voters,omitempty"`
 	SetDisk     *SetDisk     `json:"set_disk,omitempty"`
 	Report      *Report      `json:"report,omitempty"`
+	PowerOff    *PowerOff    `json:"power_off,omitempty"`
 }
 
 // Found creates the cluster; the first entry of its log.
@@ -155,6 +159,15 @@ type Report struct {
 	Events []Event `json:"events"`
 }
 
+// PowerOff is the word of somebody who knows (an operator, a fencing device) that
+// the host that made registration Node has had no power since: nothing that it
+// ran is left. It fences the registration, and ends its claims; it says nothing
+// about any other registration of the same node, older or newer (R4).
+type PowerOff struct {
+	Node id.NodeRef `json:"node"`
+	By   string     `json:"by"` // who says so, for people
+}
+
 // Encode renders a command as a log entry.
 func Encode(c Command) ([]byte, error) {
 	b, err := json.Marshal(c)
@@ -186,6 +199,9 @@ func decode(b []byte, into any) error {
 	dec := json.NewDecoder(bytes.NewReader(b[1:]))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(into); err != nil {
+		if strings.HasPrefix(err.Error(), "json: unknown field") {
+			return fmt.Errorf("%w: %w", err, ErrTooNew) // a key is added, never renamed
+		}
 		return err
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {

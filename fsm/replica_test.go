@@ -44,7 +44,7 @@ func randomCommand(r *rand.Rand, s *fsm.State) fsm.Command {
 		name, epoch := group()
 		return fsm.Assign{Group: name, Epoch: epoch + 1, To: node(), Released: []id.Claim{anyClaim()}, Pin: r.IntN(5) == 0}
 	}
-	switch r.IntN(12) {
+	switch r.IntN(13) {
 	case 0:
 		n := node()
 		return register(n.Name, n.Inc, fmt.Sprint(r.IntN(1000)), fmt.Sprintf("host%d", r.IntN(3)))
@@ -85,6 +85,10 @@ func randomCommand(r *rand.Rand, s *fsm.State) fsm.Command {
 	case 10:
 		name, _ := group()
 		return fsm.Command{Pin: &fsm.Pin{Group: name, On: r.IntN(2) == 0}}
+	}
+	if r.IntN(2) == 0 {
+		n := node()
+		return fsm.Command{PowerOff: &fsm.PowerOff{Node: ref(n.Name, n.Inc-uint64(r.IntN(2)))}}
 	}
 	return fsm.Command{SetDisk: &fsm.SetDisk{Node: node().Name, From: uint64(r.IntN(3))}}
 }

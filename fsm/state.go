@@ -78,6 +78,8 @@ type Node struct {
 	Inc uint64 `json:"inc"`
 	// Fenced: (Name, Inc) will never hold again.
 	Fenced bool `json:"fenced"`
+	// Off: somebody who knows said that the host of (Name, Inc) has no power.
+	Off bool `json:"off,omitempty"`
 	// Bound is how long a voter must wait after its last ack to (Name, Inc).
 	Bound  time.Duration `json:"bound"`
 	HostID string        `json:"host_id"`
@@ -109,6 +111,8 @@ type Wait struct {
 	// Live: the registration was neither fenced nor superseded as of this state.
 	// While it is, EXPIRED is no evidence against it.
 	Live bool `json:"live"`
+	// Off: the host has had no power since, somebody who knows said (R4).
+	Off bool `json:"off,omitempty"`
 	// Addresses that the group had at the claim's epoch, sorted (R11). Records
 	// leave them out.
 	Addresses []string `json:"addresses,omitempty"`
@@ -150,6 +154,20 @@ func (g *Group) ownerClaim() Wait {
 	}
 }
 
+// Stuck lists the waits that no passing of time will end: their registration is
+// over, it never said that it let go, and an expired lease is no evidence against
+// it, because the group is exclusive or the registration had no guard. What is left
+// is its own word, a new registration of the same host, or PowerOff (R4).
+func (g *Group) Stuck() []Wait {
+	var out []Wait
+	for _, w := range g.Waits {
+		if !w.Live && !w.Off && (g.Spec.IsExclusive() || w.Bound >= spec.Unbounded) {
+			out = append(out, w)
+		}
+	}
+	return out
+}
+
 // Event is one line of the cluster's history.
 type Event struct {
 	Index uint64    `json:"index"` // counts events, from 1
@@ -183,6 +201,9 @@ type Record struct {
 	Waits    []Wait     `json:"waits"`
 	Voters   VoterList  `json:"voters"`
 	Cause    string     `json:"cause"`
+	// Exclusive belongs to Revision, and is here because a node may get the record
+	// before the spec: it must not take EXPIRED for enough in between (R4).
+	Exclusive bool `json:"exclusive,omitempty"`
 }
 
 // Record returns the group's record.
@@ -193,7 +214,7 @@ func (g *Group) Record() Record {
 	}
 	return Record{
 		Group: g.Spec.Name, Revision: g.Revision, Deleted: g.Deleted, Epoch: g.Epoch, Owner: g.Owner,
-		Waits: waits, Voters: g.Voters, Cause: g.Cause,
+		Waits: waits, Voters: g.Voters, Cause: g.Cause, Exclusive: g.Spec.IsExclusive(),
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 
 	"hanode/internal/clock"
 	"hanode/internal/id"
+	"hanode/internal/spec"
 )
 
 // Right is a group's record as it stands after it was applied, as far as holding
@@ -44,6 +45,10 @@ type Wait struct {
 	// EXPIRED says nothing about it yet: Voters may be older than its fence will
 	// be, and voters that joined since may grant it a lease.
 	Live bool
+	// Off: the registration's host has had no power since, somebody who knows said.
+	// It makes EXPIRED enough for an exclusive group, and takes the place of EXPIRED
+	// where a registration has no bound.
+	Off bool
 }
 
 // Holder is one registration's right to hold. A new registration is a new
@@ -71,11 +76,11 @@ func NewHolder(ref id.NodeRef, length time.Duration, now clock.Instant) *Holder 
 
 // Adopt takes a record and reports whether it said something new. Records may
 // arrive late, twice and out of order: an older epoch, or the same epoch with
-// more waits or more live ones than known, is old news.
+// more waits or less known about them, is old news.
 func (h *Holder) Adopt(r Right) bool {
 	old, known := h.rights[r.Group]
 	if known && (r.Epoch < old.Epoch ||
-		r.Epoch == old.Epoch && (len(r.Waits) > len(old.Waits) || r.live() > old.live())) {
+		r.Epoch == old.Epoch && (len(r.Waits) > len(old.Waits) || r.unsettled() > old.unsettled())) {
 		return false
 	}
 	h.rights[r.Group] = r
@@ -83,13 +88,17 @@ func (h *Holder) Adopt(r Right) bool {
 		h.owe(r.Group, owes)
 	}
 	maps.DeleteFunc(h.tokens, func(c id.Claim, _ bool) bool { return c.Group == r.Group && c.Epoch+16 < r.Epoch })
-	return !known || old.Epoch != r.Epoch || old.Owner != r.Owner || len(old.Waits) != len(r.Waits) || old.live() != r.live()
+	return !known || old.Epoch != r.Epoch || old.Owner != r.Owner || len(old.Waits) != len(r.Waits) || old.unsettled() != r.unsettled()
 }
 
-// live counts the waits that only a token or a fence can end.
-func (r Right) live() (n int) {
+// unsettled counts what the record may yet say about its waits: of each, that it is
+// not live any more, and that its host is off. It only decreases.
+func (r Right) unsettled() (n int) {
 	for _, w := range r.Waits {
 		if w.Live {
+			n++
+		}
+		if !w.Off {
 			n++
 		}
 	}
@@ -154,7 +163,7 @@ func (h *Holder) May(group string, now clock.Instant) Verdict {
 			continue
 		}
 		v.Why, v.Wait = Waiting, w
-		if r.Exclusive && h.majorityExpired(r, w) {
+		if r.Exclusive && h.ended(r, w) {
 			v.Why = Blocked
 		}
 		return v
@@ -168,12 +177,19 @@ func (h *Holder) May(group string, now clock.Instant) Verdict {
 }
 
 // satisfied is R3: the exact token, or EXPIRED from a majority of the voters of
-// the entry that made the wait or, later, fenced it. A token that only names the node is not enough (395 of 2,000 runs
-// broke): the node may have been given the group anew since. One voter's word is
-// not enough (995 of 2,000): the others may have acked later.
+// the entry that made the wait or, later, fenced it. A token that only names the
+// node is not enough (395 of 2,000 runs broke): the node may have been given the
+// group anew since. One voter's word is not enough (995 of 2,000): the others may
+// have acked later.
 func (h *Holder) satisfied(r Right, w Wait) bool {
 	own := w.Node == h.ref && w.Epoch <= h.released[w.Group] // we are the next owner ourselves
-	return own || h.tokens[w.Claim] || !r.Exclusive && h.majorityExpired(r, w)
+	return own || h.tokens[w.Claim] || h.ended(r, w) && (w.Off || !r.Exclusive)
+}
+
+// ended reports that the lease behind a wait is over: a majority said so, or the
+// host of a registration that no lease bounds is off.
+func (h *Holder) ended(r Right, w Wait) bool {
+	return h.majorityExpired(r, w) || w.Off && !w.Live && w.Bound >= spec.Unbounded
 }
 
 func (h *Holder) majorityExpired(r Right, w Wait) bool {

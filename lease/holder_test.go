@@ -8,6 +8,7 @@ import (
 
 	"hanode/internal/clock"
 	"hanode/internal/id"
+	"hanode/internal/spec"
 	"hanode/lease"
 )
 
@@ -148,6 +149,10 @@ func TestMay(t *testing.T) {
 	waiting, fenceless, exclusive := right, right, right
 	waiting.Waits, fenceless.Waits, exclusive.Waits = []lease.Wait{wait}, []lease.Wait{live}, []lease.Wait{wait}
 	exclusive.Exclusive = true
+	off, unbounded := wait, wait
+	off.Off, unbounded.Off, unbounded.Bound = true, true, spec.Unbounded
+	exclusiveOff, boundless := exclusive, right
+	exclusiveOff.Waits, boundless.Waits = []lease.Wait{off}, []lease.Wait{unbounded}
 	majority := func(h *lease.Holder) {
 		h.Expired(other, "a")
 		h.Expired(other, "c")
@@ -175,6 +180,9 @@ func TestMay(t *testing.T) {
 		{"expired before it was fenced", fenceless, majority, lease.Verdict{Epoch: 7, Why: lease.Waiting, Wait: live}},
 		{"exclusive waits", exclusive, nil, lease.Verdict{Epoch: 7, Why: lease.Waiting, Wait: wait}},
 		{"exclusive is blocked by expiry alone", exclusive, majority, lease.Verdict{Epoch: 7, Why: lease.Blocked, Wait: wait}},
+		{"exclusive and off, but not expired", exclusiveOff, nil, lease.Verdict{Epoch: 7, Why: lease.Waiting, Wait: off}},
+		{"exclusive, off and expired", exclusiveOff, majority, lease.Verdict{OK: true, Epoch: 7}},
+		{"off, without a bound", boundless, nil, lease.Verdict{OK: true, Epoch: 7}},
 		{"exclusive with its token", exclusive, func(h *lease.Holder) { majority(h); h.Token(wait.Claim) }, lease.Verdict{OK: true, Epoch: 7}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

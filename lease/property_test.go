@@ -67,7 +67,7 @@ func TestHolderAgainstDumbModel(t *testing.T) {
 				right = lease.Right{Group: "g", Epoch: right.Epoch + 1, Owner: node.Draw(t, "owner"), Voters: list, Exclusive: rapid.Bool().Draw(t, "exclusive")}
 				for range rapid.IntRange(0, 2).Draw(t, "waits") {
 					c := claim("g", node.Draw(t, "wait"), id.Epoch(rapid.IntRange(1, int(right.Epoch)).Draw(t, "epoch")))
-					right.Waits = append(right.Waits, lease.Wait{Claim: c, Live: rapid.Bool().Draw(t, "live")})
+					right.Waits = append(right.Waits, lease.Wait{Claim: c, Live: rapid.Bool().Draw(t, "live"), Off: rapid.Bool().Draw(t, "off")})
 				}
 				h.Adopt(right)
 				stale := right
@@ -104,7 +104,7 @@ func TestHolderAgainstDumbModel(t *testing.T) {
 							n++
 						}
 					}
-					may = may && (gone || !right.Exclusive && !w.Live && n >= len(list)/2+1)
+					may = may && (gone || (!right.Exclusive || w.Off) && !w.Live && n >= len(list)/2+1)
 				}
 				if got := h.May("g", now); got.OK != may {
 					t.Fatalf("may hold = %+v, want %v", got, may)

@@ -30,6 +30,7 @@ type simHost struct {
 	clock  simClock
 	kernel simKernel
 	agent  *simAgent
+	runs   [simGroups]bool // an exclusive group's services: they outlive their agent
 	proc   int
 	booted bool
 }
@@ -91,7 +92,7 @@ func (s *sim) boot(h *simHost) {
 	h.proc++
 	h.booted = true
 	if s.bug != bugNoCleanUp {
-		h.kernel = simKernel{}
+		h.kernel, h.runs = simKernel{}, [simGroups]bool{}
 	}
 	h.kernel.guard = true
 	proc := h.proc
@@ -317,6 +318,8 @@ func (s *sim) open(a *simAgent, g int) {
 				k.until[i] = max(k.until[i], end)
 			}
 			a.held[g], a.busy[g] = h, false
+			s.checkAlone(a.host, rec)
+			a.host.runs[g] = rec.spec.Exclusive
 			s.count["opened"]++
 			if len(rec.Waits) > 0 {
 				s.count["opened after a wait"]++
@@ -361,7 +364,7 @@ func (s *sim) letGo(a *simAgent, g int, upto id.Epoch) {
 				a.host.kernel.open[i], a.host.kernel.on[i] = false, false
 				a.host.kernel.until[i] = 0
 			}
-			a.held[g], a.busy[g] = held{}, false
+			a.held[g], a.busy[g], a.host.runs[g] = held{}, false, false
 			a.holder.Release(groupName(g), upto)
 			s.ghost.released(a.ref, groupName(g), upto)
 			if s.trace {
@@ -449,6 +452,9 @@ func (s *sim) streamLoop(a *simAgent) {
 // see adopts a record, unless it is old news.
 func (s *sim) see(a *simAgent, rec record) {
 	r := rightOf(rec)
+	if s.bug == bugExpiredIsEnough {
+		r.Exclusive = false
+	}
 	if s.bug == bugNoAddressWaits {
 		r.Waits = slices.DeleteFunc(r.Waits, func(w lease.Wait) bool { return w.Group != rec.Group })
 	}

@@ -9,27 +9,29 @@ import (
 type bug int
 
 const (
-	bugNone           bug = iota
-	bugReceiveTime        // R1: E from the time an ack came, not from its beat's send time
-	bugHalf               // R1: a lease of half the voters
-	bugPushCommand        // R1: the command is pushed, not the record after Apply
-	bugClockEarly         // R2: a voter reads its clock before the datagram
-	bugAnyList            // R2: a voter acks whatever voters' list the beat counts by
-	bugOneVoter           // R3: EXPIRED of one voter is enough
-	bugLooseToken         // R3: a token counts for every epoch of its node
-	bugTokenFirst         // R3: the token is sent before the close
-	bugNoQuarantine       // R5: a restarted voter forgets that it may have acked
-	bugVotersJump         // R7: no spacing between voters' lists
-	bugNoCAS              // R8: Register takes whatever is there
-	bugNoCleanUp          // R8: an agent registers before it closed what it finds
-	bugOneHostID          // R8: a clone passes for the same host
-	bugUnpinned           // section 5: the guard dies with its process
-	bugPerAddress         // section 5: a deadline per address, refreshed beside a release
-	bugOwnTiming          // bound: each voter waits by its own file
-	bugTierIgnored        // bound: the guard's own lateness is left out
-	bugOneClock           // clock rule: a waiter has one clock
-	bugNoAddressWaits     // R11: a moved address brings no wait
-	bugSameID             // R12: an emptied disk votes on under its old id
+	bugNone            bug = iota
+	bugReceiveTime         // R1: E from the time an ack came, not from its beat's send time
+	bugHalf                // R1: a lease of half the voters
+	bugPushCommand         // R1: the command is pushed, not the record after Apply
+	bugClockEarly          // R2: a voter reads its clock before the datagram
+	bugAnyList             // R2: a voter acks whatever voters' list the beat counts by
+	bugOneVoter            // R3: EXPIRED of one voter is enough
+	bugLooseToken          // R3: a token counts for every epoch of its node
+	bugTokenFirst          // R3: the token is sent before the close
+	bugNoQuarantine        // R5: a restarted voter forgets that it may have acked
+	bugVotersJump          // R7: no spacing between voters' lists
+	bugNoCAS               // R8: Register takes whatever is there
+	bugNoCleanUp           // R8: an agent registers before it closed what it finds
+	bugOneHostID           // R8: a clone passes for the same host
+	bugUnpinned            // section 5: the guard dies with its process
+	bugPerAddress          // section 5: a deadline per address, refreshed beside a release
+	bugOwnTiming           // bound: each voter waits by its own file
+	bugTierIgnored         // bound: the guard's own lateness is left out
+	bugOneClock            // clock rule: a waiter has one clock
+	bugNoAddressWaits      // R11: a moved address brings no wait
+	bugSameID              // R12: an emptied disk votes on under its old id
+	bugExpiredIsEnough     // R4: an exclusive group starts on EXPIRED
+	bugBlindOperator       // R4: the operator confirms without looking
 )
 
 func (b bug) aboutE() bool { return b == bugReceiveTime || b == bugHalf }

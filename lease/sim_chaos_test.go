@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"hanode/fsm"
+	"hanode/internal/id"
 )
 
 // chaos makes one fault and comes back for the next.
@@ -131,8 +132,60 @@ func (s *sim) reboot(h *simHost) {
 	}
 	s.count["host reboots"]++
 	s.kill(h, s.span(100*time.Millisecond, 2*time.Second))
-	h.kernel = simKernel{guard: true}
+	s.lightsOut(h)
+}
+
+// lightsOut is what a power cut does to a host, whose agent is dead already.
+func (s *sim) lightsOut(h *simHost) {
+	h.kernel, h.runs = simKernel{guard: true}, [simGroups]bool{}
 	h.newHostID()
+}
+
+// operate is the human: looks after what is blocked, and says which registrations
+// ended with a power cut. Draws from a source of its own, so that a schedule of
+// faults stays what it is.
+func (s *sim) operate() {
+	s.at(s.later(100*time.Millisecond, 900*time.Millisecond), s.operate)
+	if s.now > simLength-simCalm/2 && s.bug == bugNone {
+		return
+	}
+	for g := range simGroups {
+		x := s.state.Groups[groupName(g)]
+		if x == nil {
+			continue
+		}
+		for _, w := range x.Stuck() {
+			s.lookAfter(w.Node)
+		}
+	}
+}
+
+// lookAfter calls one registration off: its host was switched off since, or is now.
+func (s *sim) lookAfter(ref id.NodeRef) {
+	hurry := s.calm
+	if !hurry && s.human.Float64() < .5 {
+		return // later
+	}
+	for _, h := range s.hosts {
+		if s.bug == bugBlindOperator || h.hostID != s.ghost.host[ref] {
+			continue
+		}
+		if !hurry && s.human.Float64() < .5 || h.agent != nil && h.agent.ref != ref && h.agent.up {
+			return // it has power, and another agent by now that may release it
+		}
+		s.count["operator pulls the plug"]++
+		s.kill(h, s.later(100*time.Millisecond, 2*time.Second))
+		s.lightsOut(h)
+	}
+	s.count["operator confirms a host off"]++
+	s.at(s.later(0, time.Second), func() {
+		s.propose(fsm.Command{PowerOff: &fsm.PowerOff{Node: ref, By: "operator"}})
+	})
+}
+
+// later is span by the operator's own source.
+func (s *sim) later(lo, hi time.Duration) time.Duration {
+	return lo + time.Duration(s.human.Float64()*float64(hi-lo))
 }
 
 // hang stops one process, as SIGSTOP does; its kernel and its datagrams go on.

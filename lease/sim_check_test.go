@@ -65,12 +65,28 @@ func (s *sim) check() int {
 	return n
 }
 
-// checkRest is P2: with the faults over, every address is answered for. An
-// exclusive group may be blocked: that takes an operator.
+// checkAlone is R4: no other host still runs an exclusive group's services, with or
+// without an agent, when they start here. It is about groups that were exclusive
+// when they started there: who began before the group was made so, and was given up
+// as expired, is not waited for.
+func (s *sim) checkAlone(on *simHost, rec record) {
+	if !rec.spec.Exclusive {
+		return
+	}
+	s.count["exclusive group opened"]++
+	g := groupIndex(rec.Group)
+	for _, h := range s.hosts {
+		if h != on && h.runs[g] {
+			s.fail("R4: host %d starts exclusive %s@%d, which host %d still runs", on.index, rec.Group, rec.Epoch, h.index)
+		}
+	}
+}
+
+// checkRest is P2: with the faults over, every address is answered for.
 func (s *sim) checkRest() {
 	for g := range simGroups {
 		x := s.state.Groups[groupName(g)]
-		if x == nil || x.Deleted || x.Spec.Exclusive {
+		if x == nil || x.Deleted {
 			continue
 		}
 		for _, r := range x.Spec.Resources {
@@ -122,7 +138,7 @@ func (s *sim) checkOpen(a *simAgent, rec record) {
 		switch {
 		case s.ghost.let[w.Node][w.Group] >= w.Epoch:
 		case s.ghost.newest[w.HostID] > w.Node.Inc: // registered anew after a clean start
-		case rec.spec.Exclusive:
+		case rec.spec.Exclusive && !w.Off:
 			s.fail("R4: %s opens exclusive %s@%d though %s never let go", a.ref, rec.Group, rec.Epoch, w.Claim)
 		default:
 			n := 0

@@ -125,6 +125,7 @@ type snapshot struct {
 
 type sim struct {
 	*rand.Rand
+	human *rand.Rand // the operator's own source
 	bug   bug
 	now   time.Duration
 	queue eventQueue
@@ -346,9 +347,9 @@ func recordOf(g *fsm.Group) record { return record{g.Record(), g.Spec} }
 
 // rightOf renders a record the way an agent does.
 func rightOf(r record) lease.Right {
-	out := lease.Right{Group: r.Group, Epoch: r.Epoch, Owner: r.Owner, Voters: r.Voters.Names, Exclusive: r.spec.Exclusive}
+	out := lease.Right{Group: r.Group, Epoch: r.Epoch, Owner: r.Owner, Voters: r.Voters.Names, Exclusive: r.Exclusive}
 	for _, w := range r.Waits {
-		out.Waits = append(out.Waits, lease.Wait{Claim: w.Claim, Bound: w.Bound, Live: w.Live})
+		out.Waits = append(out.Waits, lease.Wait{Claim: w.Claim, Bound: w.Bound, Live: w.Live, Off: w.Off})
 	}
 	return out
 }
@@ -357,7 +358,7 @@ func rightOf(r record) lease.Right {
 // clone.
 func newSim(seed uint64, b bug, trace bool) *sim {
 	s := &sim{
-		Rand: rand.New(rand.NewPCG(seed, 1)), bug: b, trace: trace, loss: .05,
+		Rand: rand.New(rand.NewPCG(seed, 1)), human: rand.New(rand.NewPCG(seed, 2)), bug: b, trace: trace, loss: .05,
 		hot: seed%4 == 0, count: map[string]int{}, truth: fsm.NewMachine(), ghost: newGhost(),
 	}
 	s.watchTruth()
@@ -376,6 +377,7 @@ func newSim(seed uint64, b bug, trace bool) *sim {
 	}
 	s.elect()
 	s.at(s.span(500*time.Millisecond, 2*time.Second), s.chaos)
+	s.at(s.later(0, time.Second), s.operate)
 	return s
 }
 

@@ -24,6 +24,8 @@ func TestSimRules(t *testing.T) {
 		{"R3 EXPIRED of one voter is enough", bugOneVoter, 4},
 		{"R3 a token counts for every epoch of its node", bugLooseToken, 42},
 		{"R3 the token before the close", bugTokenFirst, 2},
+		{"R4 EXPIRED starts an exclusive group", bugExpiredIsEnough, 133},
+		{"R4 confirmed without looking", bugBlindOperator, 83},
 		{"R5 no quarantine at the start of a voter", bugNoQuarantine, 32},
 		{"R7 voters' lists that jump", bugVotersJump, 20},
 		{"R8 Register without compare-and-swap", bugNoCAS, 24},

@@ -55,6 +55,7 @@ func TestSim(t *testing.T) {
 		"registered from another host", "registered from the same host", "registration proposed twice",
 		"clone of a machine boots", "all voters restart at once", "voter loses its disk", "agent hangs", "voter hangs",
 		"one clock jumps ahead", "RAW stands still", "apply: addresses move between groups",
+		"exclusive group opened", "operator pulls the plug", "operator confirms a host off",
 		"hang before a kernel write", "hang before a beat leaves", "beat cut", "answer cut", "datagram lost", "datagram twice",
 	} {
 		if count[k] == 0 {

@@ -91,6 +91,14 @@ func (a *agent) Status(_ context.Context, name string) (*api.Status, error) {
 			st.Groups = append(st.Groups, a.groupStatus(g))
 		}
 	}
+	for _, g := range a.groups {
+		if g.blocked(a.node(g.owner)) {
+			st.Problems = append(st.Problems, api.StatusProblem{
+				Code: "group-blocked", Severity: "error", Text: g.Name + " waits for " + g.owner + ", which may still run it",
+				Fix: "make sure that the host " + g.owner + " is off; then hanode confirm-off " + g.owner,
+			})
+		}
+	}
 	for _, n := range a.nodes {
 		if n.standby {
 			st.Problems = append(st.Problems, api.StatusProblem{
@@ -121,6 +129,9 @@ func (c *Cluster) groupStatus(g *group) api.GroupStatus {
 	}
 	if n := c.node(g.owner); n != nil && !n.alive {
 		state = nil // nobody can say
+		if g.blocked(n) {
+			state = new(api.GroupBlocked)
+		}
 	}
 	gs := api.GroupStatus{
 		Name: g.Name, Owner: api.Known(g.owner), Epoch: g.epoch, State: state, Since: new(g.since),
@@ -186,8 +197,9 @@ func (a *agent) Why(_ context.Context, name string) (*api.Why, error) {
 			w.Reasons = append(w.Reasons, api.Reason{Node: n.Name, Because: why})
 		}
 	}
+	w.IfOwnerDies = new("no other node can take it")
 	if r := a.rank(g, g.owner); len(r) > 0 && a.quorum() {
-		w.IfOwnerDies = &r[0]
+		w.IfOwnerDies = new(r[0] + " takes over")
 	}
 	return w, a.noQuorum()
 }

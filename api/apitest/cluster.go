@@ -37,6 +37,7 @@ type Cluster struct {
 type node struct {
 	spec.Node
 	alive, standby, left bool
+	off                  bool // dead, and known to be off
 }
 
 type group struct {
@@ -89,7 +90,7 @@ func (c *Cluster) Revive(name string) {
 	if n == nil || n.alive {
 		return
 	}
-	n.alive, n.left = true, false
+	n.alive, n.left, n.off = true, false, false
 	c.note(name, "", 0, "alive", "", name+" is back", 0)
 	c.settle("failback", name+" is back")
 }
@@ -223,7 +224,7 @@ func (c *Cluster) settle(kind, cause string) []api.MoveResult {
 		own := c.node(g.owner)
 		stay := own != nil && own.unfit() == ""
 		switch {
-		case best == g.owner:
+		case best == g.owner || g.blocked(own):
 		case stay && (g.pinned || !g.Failback.On || c.place(g, best) >= c.place(g, g.owner)):
 		default:
 			g.pinned = false
@@ -231,6 +232,11 @@ func (c *Cluster) settle(kind, cause string) []api.MoveResult {
 		}
 	}
 	return moves
+}
+
+// blocked: an exclusive group waits until its dead owner is known to be off.
+func (g *group) blocked(own *node) bool {
+	return g.IsExclusive() && own != nil && !own.alive && !own.off
 }
 
 // assign gives g to a node ("" = nobody) under a new epoch.

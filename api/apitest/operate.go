@@ -79,6 +79,34 @@ func (a *agent) Maintenance(_ context.Context, on bool) error {
 	return nil
 }
 
+func (a *agent) ConfirmOff(_ context.Context, req api.ConfirmOffRequest) (*api.ConfirmOffResult, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err := a.noQuorum(); err != nil {
+		return nil, err
+	}
+	n := a.node(req.Node)
+	if n == nil {
+		return nil, a.noNode(req.Node)
+	}
+	if n.alive {
+		return nil, refused("node-heard", n.Name+" is not off: its beats are heard", "switch it off, or let it go on")
+	}
+	res := &api.ConfirmOffResult{Node: n.Name, Confirm: n.Name + " is off", Incarnations: []uint64{1}}
+	for _, g := range a.groups {
+		if g.owner == n.Name && g.blocked(n) {
+			res.Groups = append(res.Groups, g.Name)
+		}
+	}
+	if req.Confirm != res.Confirm {
+		return res, refused(api.CodeNeedsConfirmation, n.Name+" is not heard, but it may run without its network",
+			fmt.Sprintf("if it is off: hanode confirm-off %s --confirm %q", n.Name, res.Confirm))
+	}
+	n.off = true
+	a.settle("failover", n.Name+" is off")
+	return res, nil
+}
+
 func (a *agent) Leave(context.Context) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -77,7 +77,7 @@ func (a *app) confirm(ctx context.Context, c *api.Client, groups []spec.Group, s
 	a.changesText(a.err, harm)
 	if stdinUsed || !a.terminal() {
 		return &api.Error{
-			Code: "needs-confirmation", Exit: api.ExitFailed,
+			Code: api.CodeNeedsConfirmation, Exit: api.ExitFailed,
 			Message: fmt.Sprintf("nothing was changed: %s would stop or move, and there is nobody to ask", count(len(harm), "group")),
 			Fix:     "if that is wanted, say --yes",
 		}

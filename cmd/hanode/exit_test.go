@@ -224,3 +224,55 @@ func TestOutputThatCannotBeWritten(t *testing.T) {
 		t.Errorf("no arguments: exit %d, %q", code, &out)
 	}
 }
+
+// The word that a host is off is typed to the letter, or given to the letter.
+func TestConfirmOff(t *testing.T) {
+	const sentence = "primary is off"
+	h := newHost(t)
+	h.must("apply", h.write("web.hcl", strings.Replace(webFile, `failback = "on"`, `exclusive = true`, 1)))
+	if code, _, errs := h.run("confirm-off", "primary", "--confirm", sentence); code != api.ExitFailed || !strings.Contains(errs, "heard") {
+		t.Errorf("a node that is heard: exit %d, %q", code, errs)
+	}
+	if code, _, _ := h.run("confirm-off"); code != api.ExitUsage {
+		t.Errorf("no node: exit %d", code)
+	}
+	h.model.Kill("primary")
+	blocked := func(want bool) {
+		t.Helper()
+		if got := strings.Contains(h.must("status"), "group-blocked"); got != want {
+			t.Errorf("blocked: %v, want %v", got, want)
+		}
+	}
+	blocked(true)
+	if code, out, errs := h.run("confirm-off", "primary"); code != api.ExitFailed || out != "" || !strings.Contains(errs, `--confirm "primary is off"`) {
+		t.Errorf("nobody to ask: exit %d, %q, %q", code, out, errs)
+	}
+	h.tty = true
+	for _, answer := range []string{"", "\n", "y\n", "yes\n", "Primary is off\n"} {
+		h.stdin = answer
+		code, out, errs := h.run("confirm-off", "primary")
+		if code != api.ExitFailed || out != "" || !strings.Contains(errs, "Type") || !strings.Contains(errs, "nothing was changed") {
+			t.Errorf("answer %q: exit %d, %q, %q", answer, code, out, errs)
+		}
+	}
+	if code, _, errs := h.run("confirm-off", "primary", "--confirm", "yes"); code != api.ExitFailed || strings.Contains(errs, "Type") {
+		t.Errorf("a wrong --confirm: exit %d, %q", code, errs)
+	}
+	blocked(true)
+	h.stdin = sentence + "\n"
+	code, out, errs := h.run("confirm-off", "primary", "--json")
+	if code != 0 || !strings.Contains(errs, "Type") {
+		t.Errorf("the sentence: exit %d, %q", code, errs)
+	}
+	checkJSON(t, "confirm-off", out)
+	blocked(false)
+
+	h.model.Revive("primary")
+	h.must("move", "web", "primary")
+	h.model.Kill("primary")
+	h.tty, h.stdin = false, ""
+	if got := h.must("confirm-off", "primary", "--confirm", sentence); got != "primary counts as off; it may not run web any more\n" {
+		t.Errorf("got %q", got)
+	}
+	blocked(false)
+}

@@ -68,6 +68,7 @@ func TestOutput(t *testing.T) {
 		{args: "plan FILE", code: 3},
 		{args: "apply FILE", code: 3},
 		{args: "maintenance on", code: 3},
+		{args: "confirm-off secondary", code: 3},
 		{args: "leave", code: 3},
 		{do: func() { h.model.Revive("arbiter"); h.model.Revive("secondary") }},
 		{args: "leave"},

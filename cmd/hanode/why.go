@@ -45,13 +45,9 @@ func (a *app) whyText(w *api.Why) {
 		t.row(r.Node, eligible, score, r.Because)
 	}
 	t.flush()
-	if w.Owner == nil {
+	if w.Owner == nil || w.IfOwnerDies == nil {
 		return
 	}
 	a.printf("")
-	if w.IfOwnerDies == nil {
-		a.printf("If %s dies, no node can take over.", *w.Owner)
-		return
-	}
-	a.printf("If %s dies, %s takes over.", *w.Owner, *w.IfOwnerDies)
+	a.printf("If %s dies: %s.", *w.Owner, *w.IfOwnerDies)
 }

@@ -30,6 +30,9 @@ type Timing struct {
 const (
 	// RatePermille bounds how wrong a clock's rate may be: 5 %.
 	RatePermille = 50
+	// Unbounded is the bound of a registration whose lease ends nothing, because no
+	// guard could be loaded: EXPIRED is never said of it. It fits every encoding.
+	Unbounded = 300 * 24 * time.Hour
 	// leaseSlack is what the bound keeps back for reading clocks and timers.
 	leaseSlack = 5 * time.Millisecond
 )
@@ -104,6 +107,24 @@ type Group struct {
 	Failback  Failback   `json:"failback"`
 	Exclusive bool       `json:"exclusive"` // never starts on an expired lease alone (design R4)
 	Resources []Resource `json:"resources"`
+}
+
+// IsExclusive reports whether two hosts must never run the group at once (design
+// R4): because it says so, or because something in it writes to storage that two
+// hosts may reach.
+func (g Group) IsExclusive() bool { return g.WhyExclusive() != "" }
+
+// WhyExclusive says why the group is exclusive, for people; "" = it is not.
+func (g Group) WhyExclusive() string {
+	if g.Exclusive {
+		return "exclusive = true"
+	}
+	for _, r := range g.Resources {
+		if r.storage() {
+			return fmt.Sprintf("%s %q is storage", r.Type, r.Name)
+		}
+	}
+	return ""
 }
 
 // Resource is one thing a host runs for a group.
