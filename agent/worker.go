@@ -202,7 +202,7 @@ wait:
 }
 
 func (w *worker) env(rec fsm.Record, g spec.Group) resource.Env {
-	e := resource.Env{Group: w.name, Node: w.a.cfg.Name, Epoch: rec.Epoch, Reason: rec.Cause, Exclusive: g.Exclusive}
+	e := resource.Env{Group: w.name, Node: w.a.cfg.Name, Epoch: rec.Epoch, Reason: rec.Cause, Exclusive: g.IsExclusive()}
 	for _, r := range g.Resources {
 		if r.Type == "ip" {
 			e.VIP = r.Address()
@@ -379,7 +379,7 @@ func (w *worker) exclusive() bool {
 	x := false
 	w.a.machine.View(func(s *fsm.State) {
 		if g := s.Groups[w.name]; g != nil {
-			x = g.Spec.Exclusive
+			x = g.Spec.IsExclusive()
 		}
 	})
 	return x

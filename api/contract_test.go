@@ -35,7 +35,7 @@ var contract = []struct {
 	{Exported{}, "groups"},
 	{Group{}, "exclusive failback name prefer resources"},
 	{Failback{}, "after_ms on"},
-	{Resource{}, "dev every_ms monitor name restarts start stop timeout_ms type"},
+	{Resource{}, "dev every_ms monitor monitor_timeout_ms name restarts start start_timeout_ms stop stop_timeout_ms timeout_ms type"},
 	{Error{}, "code exit fix message"},
 }
 

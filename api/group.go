@@ -2,6 +2,7 @@ package api
 
 import (
 	"fmt"
+	"time"
 
 	"hanode/internal/spec"
 )
@@ -24,15 +25,18 @@ type Failback struct {
 
 // Resource is spec.Resource as JSON.
 type Resource struct {
-	Type      string       `json:"type"`
-	Name      string       `json:"name"`
-	Dev       string       `json:"dev"`
-	Start     List[string] `json:"start"`
-	Stop      List[string] `json:"stop"`
-	Monitor   List[string] `json:"monitor"`
-	EveryMS   float64      `json:"every_ms"`
-	TimeoutMS float64      `json:"timeout_ms"`
-	Restarts  int          `json:"restarts"`
+	Type             string       `json:"type"`
+	Name             string       `json:"name"`
+	Dev              string       `json:"dev"`
+	Start            List[string] `json:"start"`
+	Stop             List[string] `json:"stop"`
+	Monitor          List[string] `json:"monitor"`
+	EveryMS          float64      `json:"every_ms"`
+	TimeoutMS        float64      `json:"timeout_ms"`
+	StartTimeoutMS   float64      `json:"start_timeout_ms"`
+	StopTimeoutMS    float64      `json:"stop_timeout_ms"`
+	MonitorTimeoutMS float64      `json:"monitor_timeout_ms"`
+	Restarts         int          `json:"restarts"`
 }
 
 // FromSpecs returns groups in their JSON form.
@@ -48,6 +52,7 @@ func FromSpecs(groups []spec.Group) []Group {
 				Type: r.Type, Name: r.Name, Dev: r.Dev,
 				Start: r.Start, Stop: r.Stop, Monitor: r.Monitor,
 				EveryMS: MS(r.Every), TimeoutMS: MS(r.Timeout), Restarts: r.Restarts,
+				StartTimeoutMS: MS(r.StartTimeout), StopTimeoutMS: MS(r.StopTimeout), MonitorTimeoutMS: MS(r.MonitorTimeout),
 			})
 		}
 		out = append(out, w)
@@ -105,12 +110,23 @@ func (w Resource) spec() (spec.Resource, error) {
 	if w.Restarts < 0 {
 		return r, fmt.Errorf("restarts is %d; it must be 0 or more", w.Restarts)
 	}
-	var err error
-	if r.Every, err = duration("every_ms", w.EveryMS); err != nil {
-		return r, err
+	for _, f := range []struct {
+		to   *time.Duration
+		name string
+		ms   float64
+	}{
+		{&r.Every, "every_ms", w.EveryMS},
+		{&r.Timeout, "timeout_ms", w.TimeoutMS},
+		{&r.StartTimeout, "start_timeout_ms", w.StartTimeoutMS},
+		{&r.StopTimeout, "stop_timeout_ms", w.StopTimeoutMS},
+		{&r.MonitorTimeout, "monitor_timeout_ms", w.MonitorTimeoutMS},
+	} {
+		var err error
+		if *f.to, err = duration(f.name, f.ms); err != nil {
+			return r, err
+		}
 	}
-	r.Timeout, err = duration("timeout_ms", w.TimeoutMS)
-	return r, err
+	return r, nil
 }
 
 // some is l, or nil if it is empty.
