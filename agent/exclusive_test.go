@@ -26,8 +26,8 @@ func exclusiveStory(t *testing.T, tell func(t *testing.T, l *lab)) {
 	})
 }
 
-// problem is what a node lists under a code; "" = nothing.
-func (l *lab) problem(on, code string) (text, fix string) {
+// listed is what a node lists under a code; "" = nothing.
+func (l *lab) listed(on, code string) (text, fix string) {
 	l.t.Helper()
 	st, err := l.on(on).Status(l.t.Context(), "")
 	if err != nil {
@@ -71,7 +71,7 @@ func TestExclusiveWaitsForConfirmOff(t *testing.T) {
 		if err != nil || *st.Groups[0].State != api.GroupBlocked {
 			t.Fatalf("status: %+v, %v", st, err)
 		}
-		text, fix := l.problem("secondary", "group-blocked")
+		text, fix := l.listed("secondary", "group-blocked")
 		if !strings.Contains(text, "primary/1") || !strings.Contains(fix, "hanode confirm-off primary") {
 			t.Errorf("listed as %q, fix %q", text, fix)
 		}
@@ -93,7 +93,7 @@ func TestExclusiveWaitsForConfirmOff(t *testing.T) {
 			t.Fatalf("%+v, %+v", res, e)
 		}
 		t.Logf("held %v after the confirmation", l.until("takeover", time.Second, l.held("secondary")))
-		if text, _ := l.problem("secondary", "group-blocked"); text != "" {
+		if text, _ := l.listed("secondary", "group-blocked"); text != "" {
 			t.Errorf("still listed: %s", text)
 		}
 		if _, e := l.confirm("secondary", "primary", "primary is off"); e == nil || e.Code != "nothing-to-confirm" {
@@ -116,7 +116,7 @@ func TestExclusiveAfterAPowerCycle(t *testing.T) {
 		if by := l.answers(vipA); len(by) > 0 {
 			t.Fatalf("%v answers", by)
 		}
-		if text, _ := l.problem("primary", "group-blocked"); !strings.Contains(text, "primary/1") {
+		if text, _ := l.listed("primary", "group-blocked"); !strings.Contains(text, "primary/1") {
 			t.Errorf("listed as %q", text)
 		}
 		res, e := l.confirm("primary", "primary", "primary is off")
@@ -167,7 +167,7 @@ func TestConfirmOffOfAHostThatIsOn(t *testing.T) {
 	exclusiveStory(t, func(t *testing.T, l *lab) {
 		resume := l.hosts["primary"].pause()
 		l.until("blocked", 5*time.Second, func() bool {
-			text, _ := l.problem("secondary", "group-blocked")
+			text, _ := l.listed("secondary", "group-blocked")
 			return text != ""
 		})
 		if _, e := l.confirm("secondary", "primary", "primary is off"); e != nil {
