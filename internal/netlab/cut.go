@@ -3,6 +3,8 @@ package netlab
 import (
 	"errors"
 	"fmt"
+
+	"github.com/vishvananda/netlink"
 )
 
 // CutLink pulls the cable of dev at the switch: the host sees its carrier go.
@@ -106,4 +108,37 @@ func (l *Lab) HealAll() error {
 		errs = append(errs, h.Heal())
 	}
 	return errors.Join(errs...)
+}
+
+// SetDev is `ip link set DEV up|down` on the host itself: unlike CutLink it takes
+// the routes over dev away. An up device keeps its IPv4 addresses.
+func (h *Host) SetDev(dev string, up bool) error {
+	return h.withRoute(func(rt *netlink.Handle) error {
+		link, err := rt.LinkByName(dev)
+		if err != nil {
+			return fmt.Errorf("find %s: %w", dev, err)
+		}
+		act := rt.LinkSetDown
+		if up {
+			act = rt.LinkSetUp
+		}
+		if err := act(link); err != nil {
+			return fmt.Errorf("set %s up = %v: %w", dev, up, err)
+		}
+		return nil
+	})
+}
+
+// Carrier reports whether dev is up and has a carrier, as the host sees it.
+func (h *Host) Carrier(dev string) (bool, error) {
+	up := false
+	err := h.withRoute(func(rt *netlink.Handle) error {
+		link, err := rt.LinkByName(dev)
+		if err != nil {
+			return fmt.Errorf("find %s: %w", dev, err)
+		}
+		up = carries(link)
+		return nil
+	})
+	return up, err
 }

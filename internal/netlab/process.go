@@ -1,10 +1,12 @@
 package netlab
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"syscall"
 	"time"
 )
@@ -74,6 +76,27 @@ func (p *Process) Signal(sig os.Signal) error {
 		return fmt.Errorf("send %v to process %d: %w", sig, p.Pid, err)
 	}
 	return nil
+}
+
+// Stopped reports whether every thread of the process stands still under a signal.
+// A process that has ended is not stopped.
+func (p *Process) Stopped() bool {
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.Pid))
+	if err != nil || len(threads) == 0 {
+		return false
+	}
+	for _, file := range threads {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			continue // this thread ended
+		}
+		// The state is the word after the name, which may hold anything but ends
+		// with the last bracket.
+		if i := bytes.LastIndexByte(b, ')'); i < 0 || len(b) < i+3 || b[i+2] != 'T' {
+			return false
+		}
+	}
+	return true
 }
 
 // starter is the thread that starts a host's processes. It stays in the host's

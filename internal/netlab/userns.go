@@ -262,3 +262,11 @@ func readSetting(path string) string {
 	}
 	return strings.TrimSpace(string(b))
 }
+
+// Privileged reports whether this process is root of the machine itself, not of a
+// user namespace: control groups and disks (NewCgroup, NewDisk) take that.
+func Privileged() bool {
+	b, err := os.ReadFile("/proc/self/uid_map")
+	f := strings.Fields(string(b))
+	return err == nil && os.Geteuid() == 0 && len(f) == 3 && f[0] == "0" && f[1] == "0" && f[2] == "4294967295"
+}

@@ -30,6 +30,9 @@ type Report struct {
 	Overlaps       []Overlap      // in order of time
 	Announcements  []Announcement // gratuitous ARP for the address; ARP only
 	Phases         []Phase        // the first, named "", begins with the observer
+	// UDP is the same by datagrams alone: how the service behind the address fared.
+	// nil if only ARP was asked.
+	UDP *Report
 }
 
 // Change is a move of the address as its clients see it: of two answers that

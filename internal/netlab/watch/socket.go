@@ -13,9 +13,9 @@ import (
 // receiveBuffer holds the answers of several seconds.
 const receiveBuffer = 4 << 20
 
-// openSocket opens a promiscuous packet socket for ARP on dev, in the calling
-// thread's network namespace.
-func openSocket(dev string) (*os.File, net.HardwareAddr, error) {
+// openSocket opens a promiscuous packet socket for one kind of frame on dev, in the
+// calling thread's network namespace.
+func openSocket(dev string, etherType uint16) (*os.File, net.HardwareAddr, error) {
 	ifi, err := net.InterfaceByName(dev)
 	if err != nil {
 		return nil, nil, fmt.Errorf("find %s: %w", dev, err)
@@ -25,15 +25,15 @@ func openSocket(dev string) (*os.File, net.HardwareAddr, error) {
 		return nil, nil, fmt.Errorf("open a packet socket: %w", err)
 	}
 	// Owned by the file from here on.
-	f := os.NewFile(uintptr(fd), "arp@"+dev)
-	if err := setOptions(fd, ifi.Index); err != nil {
+	f := os.NewFile(uintptr(fd), "packets@"+dev)
+	if err := setOptions(fd, ifi.Index, etherType); err != nil {
 		_ = f.Close()
 		return nil, nil, err
 	}
 	return f, ifi.HardwareAddr, nil
 }
 
-func setOptions(fd, index int) error {
+func setOptions(fd, index int, etherType uint16) error {
 	// The plain size is cut to the system's limit where the forced one is not
 	// allowed, as in a user namespace; answers that do not fit are counted.
 	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
@@ -48,7 +48,7 @@ func setOptions(fd, index int) error {
 	if err := unix.SetsockoptPacketMreq(fd, unix.SOL_PACKET, unix.PACKET_ADD_MEMBERSHIP, &all); err != nil {
 		return fmt.Errorf("hear packets for others: %w", err)
 	}
-	at := unix.SockaddrLinklayer{Protocol: etherARP>>8 | etherARP&0xff<<8, Ifindex: index}
+	at := unix.SockaddrLinklayer{Protocol: etherType>>8 | etherType&0xff<<8, Ifindex: index}
 	if err := unix.Bind(fd, &at); err != nil {
 		return fmt.Errorf("bind the packet socket: %w", err)
 	}

@@ -69,7 +69,7 @@ func take(t *testing.T, h *netlab.Host) {
 	t.Helper()
 	check(t, h.AddAddr("eth1", vip))
 	check(t, h.Do(func() error {
-		f, dev, err := openSocket("eth1")
+		f, dev, err := openSocket("eth1", etherARP)
 		if err != nil {
 			return err
 		}

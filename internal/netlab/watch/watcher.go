@@ -21,17 +21,21 @@ type Config struct {
 	Observer netip.Addr    // IPv4 address to ask as; in the VIP's network and used by nobody; required
 	Every    time.Duration // between two requests; 1 ms
 	Window   time.Duration // X -> Y -> X within it is an overlap; Window
+	// Port is where the VIP's hosts have an Echo; each request is then made by ARP
+	// and by UDP, and an answer to either counts. 0 = by ARP only.
+	Port uint16
 	// OnChange is called for each change of the answerer in the order answers
 	// come, also for the first one (From is ""). It must not block.
 	OnChange func(Change)
 }
 
-// Watcher asks by ARP who has an address. Its methods are safe for concurrent
-// use.
+// Watcher asks by ARP, and by UDP if told so, who has an address. Its methods are
+// safe for concurrent use.
 type Watcher struct {
 	*observer
 	cfg  Config
 	sock *os.File
+	udp  *service // nil = only ARP
 
 	quit    chan struct{}
 	sending sync.WaitGroup
@@ -65,16 +69,32 @@ func StartConfig(h *netlab.Host, cfg Config) (*Watcher, error) {
 	w := &Watcher{cfg: cfg, quit: make(chan struct{})}
 	var mac net.HardwareAddr
 	err := h.Do(func() (err error) {
-		w.sock, mac, err = openSocket(cfg.Dev)
+		if w.sock, mac, err = openSocket(cfg.Dev, etherARP); err == nil && cfg.Port > 0 {
+			w.udp, err = openService(h, cfg)
+		}
 		return err
 	})
 	if err != nil {
+		if w.sock != nil {
+			_ = w.sock.Close()
+		}
 		return nil, fmt.Errorf("watch %v from %s: %w", cfg.VIP, h.Name(), err)
 	}
 	w.observer = newObserver(cfg.Every, cfg.Window, cfg.OnChange)
+	w.reading.Go(func() { receive(w.sock, w.take) })
+	if w.udp != nil {
+		w.reading.Go(func() { receive(w.udp.sock, w.takeAnswer) })
+	}
 	w.sending.Go(func() { w.send(mac) })
-	w.reading.Go(w.read)
 	return w, nil
+}
+
+// Mark begins a phase. A name may be used again: Report.Phase gives the last.
+func (w *Watcher) Mark(name string) {
+	w.observer.Mark(name)
+	if w.udp != nil {
+		w.udp.observer.Mark(name)
+	}
 }
 
 // Stop ends the watch and returns what was seen. Further calls return the same.
@@ -86,10 +106,17 @@ func (w *Watcher) Stop() Report {
 		time.Sleep(lateAnswers)
 		lost := dropped(w.sock)
 		_ = w.sock.Close() // ends the reader
+		if w.udp != nil {
+			lost += w.udp.close()
+		}
 		w.reading.Wait()
 		w.report = w.end(ended)
 		w.report.Lost = lost
 		w.report.Announcements = w.announcements
+		if w.udp != nil {
+			r := w.udp.end(ended)
+			w.report.UDP = &r
+		}
 	})
 	return w.report
 }
@@ -101,6 +128,7 @@ func (w *Watcher) send(mac net.HardwareAddr) {
 		return // closed: only by Stop, which waits for this to end first
 	}
 	var frame [arpLen]byte
+	var datagram [frameLen]byte
 	next := time.Now()
 	for {
 		if next = next.Add(w.cfg.Every); time.Until(next) < -w.cfg.Every {
@@ -112,10 +140,16 @@ func (w *Watcher) send(mac net.HardwareAddr) {
 		default:
 			sleep(time.Until(next))
 		}
-		encodeRequest(&frame, mac, identity(w.ask()), w.cfg.Observer, w.cfg.VIP)
+		request := w.ask()
+		encodeRequest(&frame, mac, identity(request), w.cfg.Observer, w.cfg.VIP)
 		// A request that cannot be sent (the cable is out) is one without an
 		// answer, and is seen as that.
 		_ = conn.Control(func(fd uintptr) { _, _ = unix.Write(int(fd), frame[:]) })
+		if w.udp != nil {
+			_ = w.udp.ask() // numbered as the other
+			encodeQuestion(&datagram, mac, w.udp.from, w.udp.to, request)
+			w.udp.write(datagram[:])
+		}
 	}
 }
 
@@ -129,8 +163,9 @@ func sleep(d time.Duration) {
 	_ = unix.Nanosleep(&ts, nil) // woken early is as good
 }
 
-func (w *Watcher) read() {
-	conn, err := w.sock.SyscallConn()
+// receive gives every frame that comes to take, until sock is closed.
+func receive(sock *os.File, take func(frame []byte, at time.Time)) {
+	conn, err := sock.SyscallConn()
 	if err != nil {
 		return
 	}
@@ -150,12 +185,12 @@ func (w *Watcher) read() {
 			continue // such as ENETDOWN while the cable is out
 		}
 		if ll, ok := from.(*unix.SockaddrLinklayer); ok && ll.Pkttype != unix.PACKET_OUTGOING {
-			w.take(buf[:n], received(oob[:oobn]))
+			take(buf[:n], received(oob[:oobn]))
 		}
 	}
 }
 
-// take notes a frame if it speaks of the address.
+// take notes an ARP frame if it speaks of the address.
 func (w *Watcher) take(frame []byte, at time.Time) {
 	p, ok := decode(frame)
 	if !ok || p.sender != w.cfg.VIP {
@@ -169,6 +204,14 @@ func (w *Watcher) take(frame []byte, at time.Time) {
 	}
 	if request, ok := requestOf(p.targetMAC); ok && p.op == opReply && p.target == w.cfg.Observer {
 		w.heard(request, at, name(p.senderMAC))
+	}
+}
+
+// takeAnswer notes an answer to a datagram.
+func (w *Watcher) takeAnswer(frame []byte, at time.Time) {
+	if request, mac, ok := decodeAnswer(frame, w.udp.from, w.udp.to); ok {
+		w.udp.heard(request, at, name(mac))
+		w.heard(request, at, name(mac))
 	}
 }
 

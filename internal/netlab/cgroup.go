@@ -1,0 +1,108 @@
+package netlab
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Cgroup is a control group of its own (the unified hierarchy) whose processes can
+// be frozen: unlike SIGSTOP they are not told, and no signal but SIGKILL reaches
+// them until they are thawed.
+type Cgroup struct{ dir string }
+
+// freezeTime bounds how long the kernel may take to freeze or thaw.
+const freezeTime = 5 * time.Second
+
+// NewCgroup makes an empty control group. It takes root, or a delegated hierarchy;
+// the error says what is missing. The caller closes it.
+func NewCgroup() (*Cgroup, error) {
+	root, err := unifiedHierarchy()
+	if err != nil {
+		return nil, fmt.Errorf("make a control group: %w", err)
+	}
+	dir, err := os.MkdirTemp(root, "hanode-lab-")
+	if err != nil {
+		return nil, fmt.Errorf("make a control group: %w", err)
+	}
+	c := &Cgroup{dir: dir}
+	if _, err := os.Stat(filepath.Join(dir, "cgroup.freeze")); err != nil {
+		return nil, errors.Join(fmt.Errorf("make a control group that can be frozen: %w", err), c.Close())
+	}
+	return c, nil
+}
+
+// unifiedHierarchy is where cgroup2 is mounted.
+func unifiedHierarchy() (string, error) {
+	f, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	for s := bufio.NewScanner(f); s.Scan(); {
+		mount, kind, ok := strings.Cut(s.Text(), " - ")
+		if fields := strings.Fields(mount); ok && len(fields) > 4 && strings.HasPrefix(kind, "cgroup2 ") {
+			return fields[4], nil
+		}
+	}
+	return "", errors.New("no cgroup2 is mounted here")
+}
+
+// Add moves a process into the group. What it starts from then on is in it too.
+func (c *Cgroup) Add(pid int) error {
+	err := os.WriteFile(filepath.Join(c.dir, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0o600)
+	if err != nil {
+		return fmt.Errorf("move process %d into a control group: %w", pid, err)
+	}
+	return nil
+}
+
+// Freeze returns once every process in the group stands still.
+func (c *Cgroup) Freeze() error { return c.set(true) }
+
+// Thaw lets them go on. A group that is not frozen stays as it is.
+func (c *Cgroup) Thaw() error { return c.set(false) }
+
+func (c *Cgroup) set(frozen bool) error {
+	word := map[bool]string{true: "1", false: "0"}[frozen]
+	if err := os.WriteFile(filepath.Join(c.dir, "cgroup.freeze"), []byte(word), 0o600); err != nil {
+		return fmt.Errorf("freeze a control group: %w", err)
+	}
+	for end := time.Now().Add(freezeTime); ; time.Sleep(time.Millisecond) {
+		now, err := c.Frozen()
+		if err != nil || now == frozen {
+			return err
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("a control group does not become frozen = %v", frozen)
+		}
+	}
+}
+
+// Frozen is what the kernel says of the group's processes, not what was asked.
+func (c *Cgroup) Frozen() (bool, error) {
+	b, err := os.ReadFile(filepath.Join(c.dir, "cgroup.events"))
+	if err != nil {
+		return false, fmt.Errorf("look at a control group: %w", err)
+	}
+	return strings.Contains(string(b), "frozen 1"), nil
+}
+
+// Close thaws and removes the group. Its processes must have ended.
+func (c *Cgroup) Close() error {
+	_ = c.Thaw()
+	for end := time.Now().Add(freezeTime); ; time.Sleep(time.Millisecond) {
+		err := os.Remove(c.dir) // busy until the dead are reaped
+		if err == nil || errors.Is(err, os.ErrNotExist) {
+			return nil
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("remove a control group: %w", err)
+		}
+	}
+}
