@@ -40,6 +40,8 @@ type Options struct {
 	Names   []string // hosts, "arbiter" is a witness; nil = primary, secondary, arbiter
 	Groups  string   // applied at founding; "" = Groups
 	Level   string   // log level; "" = debug
+	Disks   bool     // each data_dir is on a Disk of its own; takes root
+	Cgroups bool     // each agent is in a Cgroup of its own; takes root
 }
 
 // Cluster is the hosts, a client on the external network, and the agents.
@@ -56,6 +58,8 @@ type Node struct {
 	Node   string
 	Socket string
 	Dir    string
+	Disk   *netlab.Disk   // holds data_dir; nil without Options.Disks
+	Cgroup *netlab.Cgroup // holds the agent; nil without Options.Cgroups
 	file   string
 	agent  *netlab.Process
 	c      *Cluster
@@ -81,7 +85,7 @@ func New(opts Options) (*Cluster, error) {
 	}
 	c := &Cluster{Lab: lab, opts: opts}
 	if err := c.build(); err != nil {
-		return nil, errors.Join(err, lab.Close())
+		return nil, errors.Join(err, c.Close())
 	}
 	return c, nil
 }
@@ -109,25 +113,70 @@ func (c *Cluster) build() error {
 			return err
 		}
 		n := &Node{Host: h, Node: name, c: c, Dir: filepath.Join(c.opts.Dir, name)}
-		if err := os.MkdirAll(n.Dir, 0o700); err != nil {
+		c.Nodes = append(c.Nodes, n)
+		if err := n.furnish(); err != nil {
 			return err
 		}
 		n.Socket, n.file = filepath.Join(n.Dir, "s"), filepath.Join(n.Dir, "hanode.hcl")
 		src := fmt.Sprintf("cluster = \"web\"\nname = %q\ndata_dir = %q\nkey_file = %q\nsocket = %q\nhttp = \"\"\ngroups = %q\nlog_level = %q\n"+
 			"link \"eth0\" {}\nlink \"eth1\" {}\ntiming {\n  profile = %q\n}\n%s",
-			name, filepath.Join(n.Dir, "data"), key, n.Socket, groups, c.opts.Level, c.opts.Profile, founders.String())
+			name, n.DataDir(), key, n.Socket, groups, c.opts.Level, c.opts.Profile, founders.String())
 		if err := os.WriteFile(n.file, []byte(src), 0o600); err != nil {
 			return err
 		}
-		c.Nodes = append(c.Nodes, n)
 	}
 	var err error
 	c.Client, err = c.Lab.AddClient("client", 200)
 	return err
 }
 
+// furnish makes the node's folder, its disk and its control group.
+func (n *Node) furnish() (err error) {
+	if err := os.MkdirAll(n.Dir, 0o700); err != nil {
+		return err
+	}
+	if n.c.opts.Disks {
+		n.Disk, err = netlab.NewDisk(filepath.Join(n.Dir, "image"), filepath.Join(n.Dir, "disk"), diskMB)
+		if err != nil {
+			return err
+		}
+	}
+	if n.c.opts.Cgroups {
+		n.Cgroup, err = netlab.NewCgroup()
+	}
+	return err
+}
+
+// diskMB is room for raft's log of some hours.
+const diskMB = 64
+
+// DataDir is the node's data_dir.
+func (n *Node) DataDir() string {
+	if n.Disk != nil {
+		return filepath.Join(n.Disk.Dir, "data")
+	}
+	return filepath.Join(n.Dir, "data")
+}
+
 // Close ends everything.
-func (c *Cluster) Close() error { return c.Lab.Close() }
+func (c *Cluster) Close() error {
+	var errs []error
+	for _, n := range c.Nodes {
+		if n.Disk != nil {
+			errs = append(errs, n.Disk.Thaw()) // or its writers cannot be killed
+		}
+	}
+	errs = append(errs, c.Lab.Close())
+	for _, n := range c.Nodes {
+		if n.Disk != nil {
+			errs = append(errs, n.Disk.Close())
+		}
+		if n.Cgroup != nil {
+			errs = append(errs, n.Cgroup.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
 
 // Get returns a node by name; nil = there is none.
 func (c *Cluster) Get(name string) *Node {
@@ -173,6 +222,9 @@ func (n *Node) StartAgent() error {
 		return err
 	}
 	n.agent = p
+	if n.Cgroup != nil {
+		return n.Cgroup.Add(p.Pid)
+	}
 	return nil
 }
 
@@ -214,7 +266,8 @@ func (c *Cluster) Leader(ctx context.Context) string {
 }
 
 // Settled waits until the whole cluster is as it should be: every member alive
-// with a lease, and every group running where its first preference is.
+// with a lease on every node's word, and every group running, those of
+// Options.Groups where their first preference is.
 func (c *Cluster) Settled(limit time.Duration) error {
 	end := time.Now().Add(limit)
 	var last error
@@ -254,8 +307,11 @@ func (c *Cluster) settled() error {
 			return err
 		}
 		for _, g := range s.Groups {
+			if g.Owner == nil || g.State == nil || *g.State != api.GroupRunning {
+				return fmt.Errorf("%s: group %s is not running", n.Node, g.Name)
+			}
 			for _, want := range groups {
-				if want.Name == g.Name && (g.Owner == nil || *g.Owner != want.Prefer[0] || *g.State != api.GroupRunning) {
+				if want.Name == g.Name && len(want.Prefer) > 0 && *g.Owner != want.Prefer[0] {
 					return fmt.Errorf("%s: group %s is not running on %s", n.Node, g.Name, want.Prefer[0])
 				}
 			}
