@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -257,7 +258,7 @@ func (n *Node) Run(args ...string) (stdout, stderr string, code int, err error) 
 // Leader asks any agent that answers who leads.
 func (c *Cluster) Leader(ctx context.Context) string {
 	for _, n := range c.Nodes {
-		s, err := n.API().Status(ctx, "")
+		s, err := n.Status(ctx)
 		if err == nil && s.Leader != nil {
 			return *s.Leader
 		}
@@ -288,7 +289,7 @@ func (c *Cluster) settled() error {
 		return err
 	}
 	for _, n := range c.Nodes {
-		ms, err := n.API().Members(ctx)
+		ms, err := n.Members(ctx)
 		if err != nil {
 			return err
 		}
@@ -302,7 +303,7 @@ func (c *Cluster) settled() error {
 				}
 			}
 		}
-		s, err := n.API().Status(ctx, "")
+		s, err := n.Status(ctx)
 		if err != nil {
 			return err
 		}
@@ -318,6 +319,64 @@ func (c *Cluster) settled() error {
 		}
 	}
 	return nil
+}
+
+// Back waits until every agent sees n alive and with a lease, as an operator does
+// before he restarts the next one.
+func (c *Cluster) Back(n *Node, limit time.Duration) error {
+	end := time.Now().Add(limit)
+	var last error
+	for time.Now().Before(end) {
+		if last = c.back(n); last == nil {
+			return nil
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return fmt.Errorf("%s is not back within %v: %w", n.Node, limit, last)
+}
+
+func (c *Cluster) back(n *Node) error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	for _, o := range c.Nodes {
+		list, err := o.Members(ctx)
+		if err != nil {
+			return err
+		}
+		i := slices.IndexFunc(list, func(m api.Member) bool { return m.Name == n.Node })
+		if i < 0 || list[i].State != api.MemberAlive || list[i].LeaseMS == nil || *list[i].LeaseMS <= 0 {
+			return fmt.Errorf("%s does not see it alive with a lease", o.Node)
+		}
+	}
+	return nil
+}
+
+// Status asks the node's agent.
+func (n *Node) Status(ctx context.Context) (*api.Status, error) {
+	c := n.API()
+	defer c.Close()
+	return c.Status(ctx, "")
+}
+
+// Members asks the node's agent.
+func (n *Node) Members(ctx context.Context) ([]api.Member, error) {
+	c := n.API()
+	defer c.Close()
+	return c.Members(ctx)
+}
+
+// Restart ends the agent by a signal, waits for its end, and starts it again.
+func (n *Node) Restart(how os.Signal, limit time.Duration) error {
+	p := n.agent
+	if err := p.Signal(how); err != nil {
+		return err
+	}
+	select {
+	case <-p.Done:
+	case <-time.After(limit):
+		return fmt.Errorf("the agent of %s does not end within %v after %v", n.Node, limit, how)
+	}
+	return n.StartAgent()
 }
 
 // Logs writes the end of each agent's log to w.

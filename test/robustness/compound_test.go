@@ -1,14 +1,12 @@
 package robustness
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
 	"slices"
 	"time"
 
-	"hanode/api"
 	"hanode/internal/netlab"
 	"hanode/internal/netlab/watch"
 	"hanode/test/livelab"
@@ -102,7 +100,7 @@ func rolling(how os.Signal) func(*run) error {
 			if err := x.start(n); err != nil {
 				return err
 			}
-			if err := x.back(n); err != nil {
+			if err := x.Back(n, backTime); err != nil {
 				return err
 			}
 		}
@@ -110,36 +108,8 @@ func rolling(how os.Signal) func(*run) error {
 	}
 }
 
-// back waits until every agent sees n alive with a lease and no problem of it.
-func (x *run) back(n *livelab.Node) error {
-	var last error
-	for end := time.Now().Add(backTime); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
-		if last = x.isBack(n); last == nil {
-			return nil
-		}
-	}
-	return fmt.Errorf("%s is not back within %v: %w", n.Node, backTime, last)
-}
-
+// backTime is how long an agent may take to be a whole member again.
 const backTime = 30 * time.Second
-
-func (x *run) isBack(n *livelab.Node) error {
-	ctx, cancel := context.WithTimeout(context.Background(), askTime)
-	defer cancel()
-	for _, o := range x.Nodes {
-		c := o.API()
-		list, err := c.Members(ctx)
-		c.Close()
-		if err != nil {
-			return err
-		}
-		i := slices.IndexFunc(list, func(m api.Member) bool { return m.Name == n.Node })
-		if i < 0 || list[i].State != api.MemberAlive || list[i].LeaseMS == nil || *list[i].LeaseMS <= 0 {
-			return fmt.Errorf("%s does not see it alive with a lease", o.Node)
-		}
-	}
-	return nil
-}
 
 // duringMove breaks a node within the few ms of a switchover of web.
 func duringMove(b breakage, who string) func(*run) error {
@@ -260,7 +230,7 @@ func ackThenLose(b breakage) func(*run) error {
 			for _, l := range lost {
 				x.fail(&x.out.lost, "acknowledged, then %s of %s: %s", b.name, leader.Node, l)
 			}
-			if err := errors.Join(x.heals(b, leader, heal), x.tidy(backTime), x.back(leader)); err != nil {
+			if err := errors.Join(x.heals(b, leader, heal), x.tidy(backTime), x.Back(leader, backTime)); err != nil {
 				return err
 			}
 		}

@@ -183,9 +183,7 @@ const askTime = 500 * time.Millisecond
 func (w *world) status(n *livelab.Node) (*api.Status, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), askTime)
 	defer cancel()
-	c := n.API()
-	defer c.Close()
-	return c.Status(ctx, "")
+	return n.Status(ctx)
 }
 
 // watch begins to look at every group's address.

@@ -380,3 +380,25 @@ func TestAHungProcessKeepsTheAddressAPowerCutDoesNot(t *testing.T) {
 		t.Error("the hung process outlived the power cut")
 	}
 }
+
+func TestPingsThatAreLost(t *testing.T) {
+	_, h, client := site(t)
+	take(t, h[0])
+	p, err := StartPings(client, vip.Addr(), 2*time.Millisecond)
+	check(t, err)
+	time.Sleep(200 * time.Millisecond)
+	check(t, h[0].CutLink("eth1"))
+	time.Sleep(100 * time.Millisecond)
+	check(t, h[0].HealLink("eth1"))
+	time.Sleep(200 * time.Millisecond)
+	r := p.Stop()
+	if r.Sent < 100 || r.Lost < 20 || r.Lost > r.Sent/2 || r.LongestRow < r.Lost*8/10 {
+		t.Errorf("100 ms of 500 were cut: %+v", r)
+	}
+	p, err = StartPings(client, vip.Addr(), 2*time.Millisecond)
+	check(t, err)
+	time.Sleep(100 * time.Millisecond)
+	if r := p.Stop(); r.Lost != 0 || r.Sent < 20 {
+		t.Errorf("nothing was cut: %+v", r)
+	}
+}
