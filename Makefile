@@ -3,14 +3,13 @@
 GO       ?= go
 FUZZTIME ?= 30s
 SEEDS    ?= 1000
-RUNS     ?= 20
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race lint fmt fuzz e2e bench demo sim generate docs deb ci clean
+.PHONY: help build test race lint fmt fuzz e2e robustness bench demo sim generate docs deb ci clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## the binary, in bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/hanode ./cmd/hanode
@@ -40,7 +39,10 @@ e2e: ## the real binary on hosts made of network namespaces
 	$(GO) test -count 1 -v -timeout 20m ./test/e2e
 
 bench: ## medians of the outage of each fault, RUNS (20) runs each
-	$(GO) run ./bench -runs $(RUNS)
+	$(GO) run ./bench -runs $(or $(RUNS),20) $(ARGS)
+
+robustness: ## real clusters under every fault, RUNS (7) runs each, with a table
+	$(GO) test -count 1 -v -timeout 0 -run TestMatrix ./test/robustness -args -robust.runs $(or $(RUNS),7) $(ARGS)
 
 demo: ## a cluster on this machine, broken and measured
 	$(GO) run ./cmd/hanode demo

@@ -10,6 +10,11 @@ import (
 	"hanode/test/livelab"
 )
 
+// idleOf is idle on a cluster of its own.
+func idleOf(o options) error {
+	return onCluster(o, "idle", func(c *livelab.Cluster) error { return idle(c, 20*time.Second) })
+}
+
 // idle prints what each agent costs while nothing happens: CPU of one core, and
 // proportional memory.
 func idle(c *livelab.Cluster, d time.Duration) error {

@@ -6,271 +6,183 @@
 package main
 
 import (
-	"context"
+	"errors"
 	"flag"
 	"fmt"
-	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
-	"hanode/api"
 	"hanode/internal/netlab"
-	"hanode/internal/netlab/watch"
 	"hanode/test/livelab"
 )
 
+// options of one call.
+type options struct {
+	runs    int
+	labs    int
+	profile string
+	binary  string
+	dir     string
+	busyFor time.Duration
+	loops   int
+}
+
+// measurements that need more than one fault and its outage, by name.
+var measurements = map[string]func(options) error{
+	"idle":      idleOf,
+	"sigstop20": sigstop20,
+	"rolling":   rolling,
+	"rolling9":  rolling9,
+	"busy":      busy,
+}
+
 func main() {
-	var (
-		runs    = flag.Int("runs", 20, "runs of each measurement")
-		profile = flag.String("profile", "fast", "timing profile")
-		what    = flag.String("what", "power,leader,move", "comma-separated: power, leader, move, stop, kill, link, idle")
-		binary  = flag.String("binary", "", "the hanode binary; empty = build it")
-		keep    = flag.String("dir", "", "keep the logs in this folder")
-	)
+	var o options
+	flag.IntVar(&o.runs, "runs", 20, "runs of each measurement")
+	flag.IntVar(&o.labs, "labs", 1, "clusters side by side, for sigstop20 and rolling")
+	flag.StringVar(&o.profile, "profile", "fast", "timing profile")
+	what := flag.String("what", "power,leader,move",
+		"comma-separated: power, leader, move, stop, kill, link, idle, sigstop20, rolling, rolling9, busy")
+	flag.StringVar(&o.binary, "binary", "", "the hanode binary; empty = build it")
+	flag.StringVar(&o.dir, "dir", "", "keep the logs in this folder")
+	flag.DurationVar(&o.busyFor, "for", 30*time.Minute, "how long busy lasts")
+	flag.IntVar(&o.loops, "loops", 4, "busy loops of busy")
 	flag.Parse()
-	if !netlab.Inside() {
-		code, err := netlab.ReexecUnprivileged(os.Args[1:], nil)
+	if !netlab.Isolated() {
+		code, err := netlab.Reexec(os.Args[1:], nil)
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 		}
 		os.Exit(code)
 	}
-	if err := run(*runs, *profile, *what, *binary, *keep); err != nil {
+	if err := run(o, *what); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(runs int, profile, what, binary, dir string) error {
-	if dir == "" {
+func run(o options, what string) error {
+	if o.dir == "" {
 		d, err := os.MkdirTemp("", "hanode-bench-")
 		if err != nil {
 			return err
 		}
-		dir = d
+		o.dir = d
 		defer func() { _ = os.RemoveAll(d) }()
 	}
-	if binary == "" {
-		binary = filepath.Join(dir, "hanode")
-		if out, err := exec.Command("go", "build", "-o", binary, "./cmd/hanode").CombinedOutput(); err != nil {
+	if o.binary == "" {
+		o.binary = filepath.Join(o.dir, "hanode")
+		if out, err := exec.Command("go", "build", "-o", o.binary, "./cmd/hanode").CombinedOutput(); err != nil {
 			return fmt.Errorf("build: %w\n%s", err, out)
 		}
 	}
-	c, err := livelab.New(livelab.Options{Dir: dir, Binary: binary, Profile: profile})
-	if err != nil {
-		return err
-	}
-	defer func() { _ = c.Close() }()
-	if err := c.StartAll(); err != nil {
-		return err
-	}
-	if err := c.Settled(30 * time.Second); err != nil {
-		c.Logs(os.Stderr, 40)
-		return err
-	}
+	var single []string
 	for _, w := range strings.Split(what, ",") {
-		if w == "idle" {
-			if err := idle(c, 20*time.Second); err != nil {
-				return err
+		if f, ok := measurements[w]; ok {
+			if err := f(o); err != nil {
+				return fmt.Errorf("%s: %w", w, err)
 			}
 			continue
 		}
-		if err := measure(c, w, runs); err != nil {
-			c.Logs(os.Stderr, 60)
-			return fmt.Errorf("%s: %w", w, err)
+		if _, ok := faults[w]; !ok {
+			return fmt.Errorf("unknown measurement %q", w)
 		}
+		single = append(single, w)
 	}
-	return nil
-}
-
-// fault breaks something and says which phase of the watch to read.
-type fault struct {
-	about string
-	run   func(c *livelab.Cluster, w *watch.Watcher) error
-	back  func(c *livelab.Cluster) error
-}
-
-var faults = map[string]fault{
-	"power":  {"power cut of the owner, leader elsewhere", powerCut, powerOn},
-	"leader": {"power cut of the owner, which is raft leader too", powerCut, powerOn},
-	"move":   {"switchover by move", move, func(*livelab.Cluster) error { return nil }},
-	"kill":   {"kill -9 of the owner's agent", killAgent, startAgent},
-	"stop":   {"SIGSTOP of the owner's agent for 10 s", stopAgent, contAgent},
-	"link":   {"eth0 of the owner cut for 5 s, eth1 lives", cutLink, healLink},
-}
-
-func measure(c *livelab.Cluster, name string, runs int) error {
-	f, ok := faults[name]
-	if !ok {
-		return fmt.Errorf("unknown measurement %q", name)
+	if len(single) == 0 {
+		return nil
 	}
-	var got []float64
-	overlaps, lost := 0, 0
-	fmt.Printf("%s: %s\n  ms:", name, f.about)
-	for range runs {
-		if err := c.Settled(40 * time.Second); err != nil {
-			return err
-		}
-		if err := leaderTo(c, name == "leader"); err != nil {
-			return err
-		}
-		w, err := watch.Start(c.Client, "eth0", netip.MustParseAddr(livelab.VIP), netip.MustParseAddr("10.77.0.250"), time.Millisecond)
-		if err != nil {
-			return err
-		}
-		time.Sleep(200 * time.Millisecond)
-		w.Mark("fault")
-		err = f.run(c, w)
-		time.Sleep(200 * time.Millisecond)
-		w.Mark("after")
-		r := w.Stop()
-		if err != nil {
-			return err
-		}
-		p := phase(r, "fault")
-		ms := float64(p.LongestSilence.Microseconds()) / 1000
-		got = append(got, ms)
-		overlaps += len(r.Overlaps)
-		lost += r.Lost
-		fmt.Printf(" %.1f", ms)
-		if err := f.back(c); err != nil {
-			return err
-		}
-	}
-	slices.Sort(got)
-	fmt.Printf("\n  runs %d, median %.1f, max %.1f ms; instants with two holders: %d; replies the observer lost: %d\n",
-		len(got), got[len(got)/2], got[len(got)-1], overlaps, lost)
-	return nil
-}
-
-func phase(r watch.Report, name string) watch.Phase {
-	for _, p := range r.Phases {
-		if p.Name == name {
-			return p
-		}
-	}
-	return watch.Phase{}
-}
-
-// leaderTo makes the owner raft's leader, or not. The cluster prefers a leader that
-// owns nothing, so the group is moved away, the leader is hung for a moment until
-// primary leads, and the group is moved back; primary then hands leadership on only
-// after two seconds.
-func leaderTo(c *livelab.Cluster, owner bool) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
-	defer cancel()
-	if !owner {
-		for c.Leader(ctx) == "primary" && ctx.Err() == nil {
-			time.Sleep(100 * time.Millisecond)
-		}
-		return ctx.Err()
-	}
-	cl := c.Get("primary").API()
-	defer cl.Close()
-	if _, err := cl.Move(ctx, api.MoveRequest{Group: "web", To: "secondary", Wait: 5 * time.Second}); err != nil {
-		return err
-	}
-	for ctx.Err() == nil {
-		l := c.Leader(ctx)
-		if l == "primary" {
-			_, err := cl.Move(ctx, api.MoveRequest{Group: "web", To: "primary", Wait: 5 * time.Second})
-			if err != nil {
-				return err
-			}
-			time.Sleep(200 * time.Millisecond)
-			if c.Leader(ctx) != "primary" {
-				return fmt.Errorf("primary did not stay leader")
-			}
-			return nil
-		}
-		if n := c.Get(l); n != nil {
-			if err := n.Agent().Stop(); err != nil {
-				return err
-			}
-			time.Sleep(180 * time.Millisecond)
-			if err := n.Agent().Cont(); err != nil {
-				return err
+	return onCluster(o, "faults", func(c *livelab.Cluster) error {
+		for _, w := range single {
+			if err := measure(c, w, o.runs); err != nil {
+				return fmt.Errorf("%s: %w", w, err)
 			}
 		}
-		time.Sleep(250 * time.Millisecond)
-	}
-	return fmt.Errorf("could not arrange for the leader: %w", ctx.Err())
+		return nil
+	})
 }
 
-func waitOther(c *livelab.Cluster, w *watch.Watcher, who string, limit time.Duration) error {
-	return w.WaitHolder(c.Get(who).MAC("eth1").String(), limit)
+// onCluster runs fn on a settled cluster whose files are in a folder of that name.
+func onCluster(o options, name string, fn func(*livelab.Cluster) error) error {
+	dir := filepath.Join(o.dir, name)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	c, err := livelab.New(livelab.Options{Dir: dir, Binary: o.binary, Profile: o.profile})
+	if err != nil {
+		return err
+	}
+	err = c.StartAll()
+	if err == nil {
+		err = c.Settled(60 * time.Second)
+	}
+	if err == nil {
+		err = fn(c)
+	}
+	if err != nil {
+		c.Logs(os.Stderr, 60)
+	}
+	return errors.Join(err, c.Close())
 }
 
-func powerCut(c *livelab.Cluster, w *watch.Watcher) error {
-	if err := c.Get("primary").PowerCut(); err != nil {
-		return err
+// sideBySide shares runs among labs: each lab has a cluster of its own and runs fn
+// until runs are used up. fn is called by one lab at a time for each cluster.
+func sideBySide(o options, fn func(c *livelab.Cluster, k int) error) error {
+	var mu sync.Mutex
+	next := 0
+	take := func() (int, bool) {
+		mu.Lock()
+		defer mu.Unlock()
+		next++
+		return next, next <= o.runs
 	}
-	return waitOther(c, w, "secondary", 5*time.Second)
+	var labs sync.WaitGroup
+	errs := make([]error, max(1, o.labs))
+	for i := range errs {
+		labs.Go(func() {
+			errs[i] = onCluster(o, fmt.Sprintf("lab%d", i), func(c *livelab.Cluster) error {
+				for k, more := take(); more; k, more = take() {
+					if err := fn(c, k); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		})
+	}
+	labs.Wait()
+	return errors.Join(errs...)
 }
 
-func powerOn(c *livelab.Cluster) error {
-	if err := c.Get("primary").PowerOn(); err != nil {
-		return err
-	}
-	return c.Get("primary").StartAgent()
+// figures are what runs gave, in ms.
+type figures struct {
+	mu  sync.Mutex
+	all map[string][]float64 // guarded by mu
 }
 
-func move(c *livelab.Cluster, w *watch.Watcher) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	cl := c.Get("arbiter").API()
-	defer cl.Close()
-	if _, err := cl.Move(ctx, api.MoveRequest{Group: "web", To: "secondary", Wait: 5 * time.Second}); err != nil {
-		return err
+func (f *figures) add(name string, ms float64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.all == nil {
+		f.all = map[string][]float64{}
 	}
-	if err := waitOther(c, w, "secondary", 2*time.Second); err != nil {
-		return err
-	}
-	time.Sleep(200 * time.Millisecond)
-	w.Mark("back")
-	_, err := cl.Move(ctx, api.MoveRequest{Group: "web", To: "primary", Wait: 5 * time.Second})
-	return err
+	f.all[name] = append(f.all[name], ms)
 }
 
-func killAgent(c *livelab.Cluster, w *watch.Watcher) error {
-	if err := c.Get("primary").Agent().Kill(); err != nil {
-		return err
+// line is the median and the largest of one.
+func (f *figures) line(name string) string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	got := slices.Sorted(slices.Values(f.all[name]))
+	if len(got) == 0 {
+		return name + ": none"
 	}
-	if err := waitOther(c, w, "secondary", 5*time.Second); err != nil {
-		return err
-	}
-	time.Sleep(2 * time.Second)
-	return nil
+	return fmt.Sprintf("%s: runs %d, median %.1f, max %.1f", name, len(got), got[len(got)/2], got[len(got)-1])
 }
 
-func startAgent(c *livelab.Cluster) error { return c.Get("primary").StartAgent() }
-
-func stopAgent(c *livelab.Cluster, w *watch.Watcher) error {
-	if err := c.Get("primary").Agent().Stop(); err != nil {
-		return err
-	}
-	if err := waitOther(c, w, "secondary", 5*time.Second); err != nil {
-		return err
-	}
-	time.Sleep(10 * time.Second)
-	return nil
-}
-
-func contAgent(c *livelab.Cluster) error { return c.Get("primary").Agent().Cont() }
-
-func cutLink(c *livelab.Cluster, w *watch.Watcher) error {
-	if err := c.Get("primary").CutLink("eth0"); err != nil {
-		return err
-	}
-	time.Sleep(5 * time.Second)
-	if got := c.Holder(w.Now()); got != "primary" {
-		return fmt.Errorf("the VIP moved to %q", got)
-	}
-	return nil
-}
-
-func healLink(c *livelab.Cluster) error { return c.Get("primary").HealLink("eth0") }
+func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
