@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -74,8 +75,19 @@ func (d *diskWatch) write(fn func() error) error {
 // waitOut: nothing was written, and somebody can make the same write work: there
 // is no space, or the file system is read-only for now. After an I/O error nobody
 // knows what was written, so that one is raft's to judge, and it ends the process.
+//
+// The words are looked at as well: raft's LogCache, and bbolt where it makes its
+// file longer, keep the words of an error and drop the error.
 func waitOut(err error) bool {
-	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EROFS)
+	if err == nil {
+		return false
+	}
+	for _, errno := range []syscall.Errno{syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS} {
+		if errors.Is(err, errno) || strings.Contains(err.Error(), errno.Error()) {
+			return true
+		}
+	}
+	return false
 }
 
 // state is how long the oldest write under way has taken, 0 = there is none, and
