@@ -113,8 +113,11 @@ func (a *Agent) voterLoop(ctx context.Context) {
 		now := a.now()
 		a.tellExpired(now)
 		a.tellSilent(now)
-		if !a.dazed(now) {
-			a.watchLeader(now)
+		if n := a.node.Load(); n != nil {
+			a.watchReign(now, n) // also after a stall: it is about ourselves
+			if !a.dazed(now) {
+				a.watchLeader(now, n)
+			}
 		}
 		dead := a.timing().Deadtime
 		a.grant.Lock()

@@ -110,12 +110,7 @@ func (a *Agent) leader(n *cluster.Node) (string, uint64) {
 // watchLeader is the fast election of design section 4: a majority of voters must
 // miss the leader's beats for warntime, or hear from itself that it gave up; then
 // the best of them stands.
-func (a *Agent) watchLeader(now clock.Instant) {
-	n := a.node.Load()
-	if n == nil {
-		return
-	}
-	a.watchReign(now, n)
+func (a *Agent) watchLeader(now clock.Instant, n *cluster.Node) {
 	leader, term := n.Leader()
 	e := &a.elect
 	e.mu.Lock()

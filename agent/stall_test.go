@@ -171,3 +171,37 @@ func TestManyStallsAreToldTogether(t *testing.T) {
 		}
 	})
 }
+
+// A leader that was replaced while it was stalled stops saying that it leads when
+// raft here knows, and not only when it may judge others again.
+func TestStalledLeaderDoesNotClaimToLead(t *testing.T) {
+	story(t, func(t *testing.T, l *lab) {
+		l.leadBy("arbiter")
+		a := l.on("arbiter")
+		n := a.node.Load()
+		_, before := n.Leader()
+		// Shorter than raft's own lease: in the lab raft's goroutines run on.
+		l.hosts["arbiter"].stall(300 * time.Millisecond)
+		if r := a.elect.says.Load(); !r.leads {
+			t.Fatal("it gave up before it heard of its successor: nothing is shown")
+		}
+		l.until("it knows that it was replaced", 5*time.Second, func() bool {
+			_, leads := n.Reign()
+			return !leads
+		})
+		if !a.dazed(l.hosts["arbiter"].clk.Now()) {
+			t.Fatal("it was told too late to show anything")
+		}
+		time.Sleep(l.tm.Keepalive)
+		if r := a.elect.says.Load(); r.leads {
+			t.Errorf("a keepalive later its beats still say that it leads in term %d", r.term)
+		}
+		for _, n := range []string{"primary", "secondary"} {
+			h, _ := l.on(n).ears.get("arbiter")
+			if h.beat.Leads || h.beat.Term != before {
+				t.Errorf("%s hears: term %d, leads %v; it led in %d", n, h.beat.Term, h.beat.Leads, before)
+			}
+		}
+		l.well(10 * time.Second)
+	})
+}
