@@ -29,11 +29,10 @@ func fail(code, fix, format string, args ...any) *api.Error {
 // noQuorum says which voters are missing.
 func (a *Agent) noQuorum() *api.Error {
 	now := a.host.Clock.Now()
-	heard := a.ears.all()
 	var missing []string
 	voters := a.voters()
 	for _, v := range voters {
-		if h, ok := heard[v]; v != a.cfg.Name && (!ok || now.Elapsed(h.at) >= a.timing().Deadtime) {
+		if at := a.ears.last(v); v != a.cfg.Name && (at.IsZero() || now.Elapsed(at) >= a.timing().Deadtime) {
 			missing = append(missing, v)
 		}
 	}
@@ -66,7 +65,7 @@ func (a *Agent) leaderAPI() (*api.Client, error) {
 	}
 	// Raft remembers a leader for as long as nobody says otherwise; the beats know
 	// better, and nobody should wait for a dead one at 3 a.m.
-	if h, ok := a.ears.get(to); ok && a.host.Clock.Now().Elapsed(h.at) >= a.timing().Deadtime {
+	if at := a.ears.last(to); !at.IsZero() && a.host.Clock.Now().Elapsed(at) >= a.timing().Deadtime {
 		return nil, a.noQuorum()
 	}
 	return api.New("the leader "+to, func(ctx context.Context) (net.Conn, error) { return a.dialTLS(ctx, to, alpnPeer) }), nil

@@ -114,6 +114,13 @@ func (e *ears) both(name string) (h heard, answered clock.Instant, ok bool) {
 	return x.heard, x.answered, !x.heard.at.IsZero()
 }
 
+// last is when a node last gave any sign of life, a beat or an answer to one of
+// ours: a node that is no lease voter hears only answers. Zero = never.
+func (e *ears) last(name string) clock.Instant {
+	h, answered, _ := e.both(name)
+	return clock.Later(h.at, answered)
+}
+
 func (e *ears) all() map[string]heard {
 	out := map[string]heard{}
 	if t := e.table.Load(); t != nil {
@@ -126,8 +133,14 @@ func (e *ears) all() map[string]heard {
 	return out
 }
 
-// hearsLately reports whether a beat of the node came within deadtime.
+// hearsLately reports whether a beat of the node came within deadtime. Beats go to
+// the lease voters only: any other node hears none, and must not conclude from it
+// that nobody is there. It may lead for a moment, with a vote in raft that is about
+// to be taken away.
 func (a *Agent) hearsLately(node string) bool {
+	if !a.voice.Load().voter {
+		return true
+	}
 	h, ok := a.ears.get(node)
 	return ok && a.host.Clock.Now().Elapsed(h.at) < a.timing().Deadtime
 }

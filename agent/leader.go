@@ -348,11 +348,36 @@ func (a *Agent) members(ctx context.Context) error {
 		case ok && !s.Voter && st.Voters.Has(name) && heard[name].beat.Ready:
 			a.log.Info("giving a server its vote", "node", name)
 			return n.AddVoter(name, node.Disk)
+		case ok && s.Voter && !st.Voters.Has(name) && name == a.cfg.Name:
+			return a.pass(n, st, in)
+		case ok && s.Voter && !st.Voters.Has(name):
+			a.log.Info("taking the vote of a server that is no lease voter any more", "node", name)
+			return n.Demote(s.ID)
 		case node.Leaving:
 			return a.endMembership(ctx, n, st, node, ok)
 		}
 	}
 	return a.preferIdleLeader(n, st, heard)
+}
+
+// pass hands leadership to a lease voter, heard or not: beats go to those alone, so
+// a leader that is none of them knows of nobody whether he lives, and can plan
+// nothing. It comes to that if the leader dies between the end of a node's lease
+// vote and of its vote in raft.
+func (a *Agent) pass(n *cluster.Node, st *fsm.State, in map[string]cluster.Member) error {
+	var errs []error
+	for _, v := range st.Voters.Names {
+		if !in[v].Voter || st.Nodes[v].Leaving {
+			continue
+		}
+		a.log.Info("handing leadership to a lease voter; this node is none any more", "to", v)
+		err := n.HandOver(v, st.Nodes[v].Disk)
+		if err == nil {
+			return nil
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }
 
 // endMembership takes a leaving node out, a step per call: its groups first (the

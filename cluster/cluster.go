@@ -463,6 +463,11 @@ func (n *Node) AddVoter(name string, disk uint64) error {
 	})
 }
 
+// Demote takes a server's vote away; it still gets the log. Leader only.
+func (n *Node) Demote(serverID string) error {
+	return n.raft.DemoteVoter(raft.ServerID(serverID), 0, applyTimeout).Error()
+}
+
 // machine adapts fsm.Machine to raft.
 type machine struct{ m *fsm.Machine }
 
