@@ -3,6 +3,8 @@
 GO       ?= go
 FUZZTIME ?= 30s
 SEEDS    ?= 1000
+FROM     ?= 1
+FOR      ?= 0
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 
 .DEFAULT_GOAL := help
@@ -47,8 +49,11 @@ robustness: ## real clusters under every fault, RUNS (7) runs each, with a table
 demo: ## a cluster on this machine, broken and measured
 	$(GO) run ./cmd/hanode demo
 
-sim: ## whole agents under SEEDS (1000) random fault schedules, in virtual time
-	$(GO) test -count 1 -timeout 0 -run 'TestSim$$' ./agent -sim.seeds $(SEEDS)
+sim: ## SEEDS (1000) random fault schedules in virtual time: whole agents, then the lease protocol alone
+	@mkdir -p bin
+	$(GO) test -c -o bin/sim.test ./agent
+	cd agent && ../bin/sim.test -test.timeout 0 -test.run 'TestSim$$' -sim.seeds $(SEEDS) -sim.from $(FROM) -sim.for $(FOR)
+	$(GO) test -count 1 -timeout 0 -run 'TestSim$$' ./lease -sim.seeds $(SEEDS)
 
 generate: ## what is generated: the guard's objects (needs clang) and docs/problems.md
 	$(GO) generate ./...

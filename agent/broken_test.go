@@ -60,7 +60,8 @@ func (b bad) RemoveOurs() ([]vip.Address, error) {
 func (b bad) Tier() vip.Tier { return b.tier }
 
 // TestBrokenRules breaks, one at a time, what the promise of one holder rests on.
-// Each break must be caught: if one is not, the checker is blind to it.
+// Each break must be caught: if one is not, the checker is blind to it. Each
+// must also show in the history, by which porcupine judges.
 func TestBrokenRules(t *testing.T) {
 	cut := func(l *lab) {
 		l.net.Cut("primary", "", "", true)
@@ -142,8 +143,16 @@ func TestBrokenRules(t *testing.T) {
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			var hist *history
+			defer func() {
+				v := hist.check(time.Minute)
+				if (v.bad != "") == c.keeps || v.unknown > 0 {
+					t.Errorf("porcupine calls the history broken: %v, want %v\n%s", v.bad != "", !c.keeps, v.bad)
+				}
+			}()
 			synctest.Test(t, func(t *testing.T) {
 				l := newLab(t, fast, "primary", "secondary", "arbiter")
+				hist = l.hist
 				c.broken(l)
 				l.startAll()
 				l.until("first hold", 20*time.Second, l.held("primary"))

@@ -7,8 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"hanode/cluster"
-	"hanode/fsm"
 	"hanode/internal/spec"
 )
 
@@ -103,11 +101,16 @@ var kinds = []struct {
 	{"loss", 7, 500 * time.Millisecond, 5 * time.Second},
 	{"duplicates", 3, 500 * time.Millisecond, 5 * time.Second},
 	{"delay", 6, 300 * time.Millisecond, 4 * time.Second},
+	{"reordering", 5, 300 * time.Millisecond, 4 * time.Second},
 	{"disk lost", 4, 50 * time.Millisecond, 3 * time.Second},
 	{"disk stalls", 6, 200 * time.Millisecond, 3 * time.Second},
 	{"clock rates", 6, 0, 0},
+	{"RAW stands still", 3, 50 * time.Millisecond, 2 * time.Second},
+	{"BOOT jumps ahead", 3, 0, 0},
 	{"wall clock step", 4, 0, 0},
 	{"all killed", 1, 20 * time.Millisecond, time.Second},
+	{"voters change", 7, 500 * time.Millisecond, 5 * time.Second},
+	{"a node leaves", 2, 500 * time.Millisecond, 5 * time.Second},
 }
 
 // schedule draws the faults of one run; equal seeds draw equal ones.
@@ -116,7 +119,7 @@ func schedule(rng *rand.Rand, length time.Duration) []fault {
 	for _, k := range kinds {
 		sum += k.weight
 	}
-	pace := time.Duration(200+rng.IntN(1300)) * time.Millisecond
+	pace := time.Duration(150+rng.IntN(900)) * time.Millisecond
 	var out []fault
 	for at := 2*time.Second + span(rng, 0, time.Second); at < length; at += span(rng, 20*time.Millisecond, 2*pace) {
 		n := rng.IntN(sum)
@@ -152,7 +155,10 @@ type chaos struct {
 	ended chan struct{}
 
 	mu   sync.Mutex
-	lost bool // a disk was lost and its node is not back yet
+	lost map[string]bool // whose disk was lost and who is not back yet
+	left bool            // a node left; one is enough
+	// change: the voters change, and raft's configuration with them.
+	change bool
 }
 
 // run makes every fault at its time and returns when the last has ended.
@@ -196,13 +202,7 @@ func (c *chaos) strike(f fault) {
 	case "all killed":
 		took = c.allKilled(f)
 	case "pause, short", "pause, long":
-		if resume := h.pause(); resume != nil {
-			took = 1
-			c.sleep(f.length)
-			if resume() > 0 {
-				c.tally.add("  with kernel writes held", 1, 1)
-			}
-		}
+		took = c.hang(h, f)
 	case "kernel write hangs":
 		if _, sys := h.running(); sys != nil {
 			sys.hang([]string{"add", "renew", "renew", "announce", "del", "prepare", "silence"}[int(f.x*7)], f.length)
@@ -224,6 +224,18 @@ func (c *chaos) strike(f fault) {
 	case "clock rates":
 		h.clk.setRates(0.95+0.1*f.x, 0.95+0.1*f.y)
 		took = 1
+	case "RAW stands still":
+		took = 1
+		h.clk.stop(true)
+		c.sleep(f.length)
+		h.clk.stop(false)
+	case "BOOT jumps ahead":
+		took = 1
+		h.clk.jump(time.Duration(f.x * float64(time.Second)))
+	case "voters change":
+		took = c.changeVoters(f)
+	case "a node leaves":
+		took = c.leave(h, f)
 	case "wall clock step":
 		h.clk.stepWall(time.Duration((f.x - 0.5) * float64(2*time.Hour)))
 		took = 1
@@ -273,6 +285,10 @@ func (c *chaos) wires(h *host, f fault) int {
 		cut = func(on bool) { c.net.SetLoss(when(on, 0.01+0.29*f.x)) }
 	case "duplicates":
 		cut = func(on bool) { c.net.SetDup(when(on, 0.5*f.x)) }
+	case "reordering":
+		cut = func(on bool) {
+			c.net.SetReorder(when(on, 0.5*f.x), time.Duration(f.y*f.y*float64(200*time.Millisecond)))
+		}
 	case "delay":
 		most := int64(f.x*f.x*float64(300*time.Millisecond)) + 1
 		cut = func(on bool) {
@@ -292,6 +308,8 @@ func (c *chaos) wires(h *host, f fault) int {
 		return min(1, after.Lost-before.Lost)
 	case "duplicates":
 		return min(1, after.Duplicated-before.Duplicated)
+	case "reordering":
+		return min(1, after.Overtook-before.Overtook)
 	case "delay":
 		return 1
 	}
@@ -332,68 +350,29 @@ func (h *host) take() bool {
 
 func (h *host) give() { <-h.steer }
 
-// loseDisk empties one disk; never a second one before the first node has its
-// vote back, for no cluster survives the loss of a majority's disks.
-func (c *chaos) loseDisk(h *host, f fault) int {
-	c.mu.Lock()
-	busy := c.lost
-	c.lost = true
-	c.mu.Unlock()
-	if busy {
+// hang is SIGSTOP and SIGCONT: see simKernel and gatedClock. A laptop's lid is the
+// same with one clock standing still.
+func (c *chaos) hang(h *host, f fault) int {
+	if _, sys := h.running(); f.x > 0.8 && sys != nil {
+		h.stall(f.length)
+		c.tally.add("  in which no time passed for it", 1, 1)
+		return 1
+	}
+	resume := h.pauseAs(f.x < 0.5)
+	if resume == nil {
 		return 0
 	}
-	var from uint64
-	c.view(func(s *fsm.State) {
-		if n := s.Nodes[h.name]; n != nil {
-			from = n.Disk
-		}
-	})
-	if from == 0 || !h.take() {
-		c.mu.Lock()
-		c.lost = false
-		c.mu.Unlock()
-		return 0
+	if f.y < 0.15 {
+		h.clk.stop(true)
+		defer h.clk.stop(false)
+		c.tally.add("  with RAW standing still", 1, 1)
 	}
-	h.powerCut()
-	h.loseDisk()
 	c.sleep(f.length)
-	h.start()
-	h.give()
-	// Its vote counts once every node has it in its configuration: raft gives no vote
-	// to whom it does not know as a voter.
-	back := func() bool {
-		a, _ := h.running()
-		if a == nil || a.disk.number() <= from {
-			return false
-		}
-		for _, o := range c.order {
-			a, _ := o.running()
-			if a == nil || a.node.Load() == nil {
-				return false
-			}
-			ms, err := a.node.Load().Members()
-			if err != nil || !slices.Contains(ms, cluster.Member{ID: cluster.ServerID(h.name, from+1), Name: h.name, Voter: true}) {
-				return false
-			}
-		}
-		return true
+	held, late := resume()
+	c.tally.add("  with kernel writes held", 1, min(held, 1))
+	if f.x < 0.5 {
+		c.tally.add("  that found its own timers late", 1, min(late, 1))
 	}
-	c.wg.Go(func() {
-		for !back() {
-			if !c.sleep(50 * time.Millisecond) {
-				return
-			}
-			select {
-			case <-c.ended:
-				return
-			default:
-			}
-		}
-		c.tally.add("  and the node rejoined", 1, 1)
-		c.mu.Lock()
-		c.lost = false
-		c.mu.Unlock()
-	})
 	return 1
 }
 
@@ -420,4 +399,16 @@ func (c *chaos) allKilled(f fault) int {
 		return 1
 	}
 	return 0
+}
+
+// faults counts the faults that took hold.
+func (t *tally) faults() (n int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, k := range kinds {
+		if r := t.rows[k.name]; r != nil {
+			n += r.took
+		}
+	}
+	return n
 }

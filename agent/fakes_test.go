@@ -3,6 +3,9 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"runtime"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -21,6 +24,7 @@ type simClock struct {
 	since     time.Time     // real time of the last change
 	at        clock.Instant // reading then
 	boot, raw float64       // rates from then on
+	still     bool          // RAW stands still
 	wall      time.Duration // how wrong the wall clock is
 }
 
@@ -36,7 +40,11 @@ func (c *simClock) Now() clock.Instant {
 
 func (c *simClock) now() clock.Instant {
 	d := float64(time.Since(c.since))
-	return clock.Instant{Boot: c.at.Boot + time.Duration(d*c.boot), Raw: c.at.Raw + time.Duration(d*c.raw)}
+	i := clock.Instant{Boot: c.at.Boot + time.Duration(d*c.boot), Raw: c.at.Raw}
+	if !c.still {
+		i.Raw += time.Duration(d * c.raw)
+	}
+	return i
 }
 
 func (c *simClock) Wall() time.Time {
@@ -51,6 +59,22 @@ func (c *simClock) setRates(boot, raw float64) {
 	defer c.mu.Unlock()
 	c.at, c.since = c.now(), time.Now()
 	c.boot, c.raw = boot, raw
+}
+
+// stop makes RAW stand still, as in suspend, or go on.
+func (c *simClock) stop(on bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.at, c.since = c.now(), time.Now()
+	c.still = on
+}
+
+// jump moves BOOT alone ahead: the host slept and nobody noticed.
+func (c *simClock) jump(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.at, c.since = c.now(), time.Now()
+	c.at.Boot += d
 }
 
 // stepWall moves the wall clock alone.
@@ -184,8 +208,8 @@ func (m mount) unlessDead(err error) error {
 // cgroup) is modelled by what others can see of one: its writes to the kernel,
 // its datagrams and its streams wait until it goes on, then all that it decided
 // meanwhile happens at once, in its order; it reads nothing meanwhile, and its
-// clocks go on. What this does not show is a process that finds, on waking, that
-// its own timers are late.
+// clocks go on. Some also find, on waking, that their own timers are late: see
+// gatedClock.
 type simKernel struct {
 	vip.Kernel
 	h     *host
@@ -194,6 +218,8 @@ type simKernel struct {
 
 	mu     sync.Mutex
 	frozen bool
+	gate   chan struct{} // closed when a gated process goes on; nil = not gated
+	late   int           // looks at the clock that waited for that
 	queue  []func()
 	hangOp string
 	hung   time.Time // calls of hangOp hang until then
@@ -237,17 +263,25 @@ func (k *simKernel) hang(op string, d time.Duration) {
 	k.hangOp, k.hung = op, time.Now().Add(d)
 }
 
-func (k *simKernel) freeze() {
+func (k *simKernel) freeze(gated bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.frozen = true
+	if gated && k.gate == nil {
+		k.gate = make(chan struct{})
+	}
 }
 
-// thaw carries out what waited. It reports how much that was.
-func (k *simKernel) thaw() int {
+// thaw carries out what waited. It reports how much that was, and how many loops
+// found that they are late.
+func (k *simKernel) thaw() (held, late int) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	n := len(k.queue)
+	held, late = len(k.queue), k.late
+	if k.gate != nil {
+		close(k.gate)
+		k.gate, k.late = nil, 0
+	}
 	for _, fn := range k.queue {
 		if !k.life.dead() {
 			fn()
@@ -255,7 +289,7 @@ func (k *simKernel) thaw() int {
 		}
 	}
 	k.frozen, k.queue = false, nil
-	return n
+	return held, late
 }
 
 func (k *simKernel) isFrozen() bool {
@@ -313,4 +347,67 @@ func (k *simKernel) RemoveOurs() (out []vip.Address, err error) {
 
 func (k *simKernel) Shutdown() error {
 	return k.do("shutdown", k.Kernel.Shutdown)
+}
+
+// gatedClock is a process's own view of its host's clocks. While the process is
+// stopped behind a gate, the loops that look at the clock first thing when their
+// timer fires do not get an answer until it goes on: then they find themselves
+// late, as after SIGCONT, and before they have read what waits in their sockets.
+//
+// A goroutine that holds a lock must not wait here, for one that waits for a lock
+// stops virtual time. So only loops that ask without one are held up, and only if
+// nobody holds the locks that matter. raft's and memberlist's own timers are not
+// gated; what they decide meanwhile leaves when the process goes on.
+type gatedClock struct {
+	clock.Clock
+	k *simKernel
+}
+
+// gatedLoops ask for the time before they do anything else, and hold no lock then.
+var gatedLoops = []string{"sayBeat", "voterLoop", "look", "inputs"}
+
+func (c gatedClock) Now() clock.Instant {
+	c.k.mu.Lock()
+	gate := c.k.gate
+	c.k.mu.Unlock()
+	if gate != nil && inGatedLoop() && c.k.agent.unlocked() {
+		c.k.mu.Lock()
+		c.k.late++
+		c.k.mu.Unlock()
+		select {
+		case <-gate:
+		case <-c.k.life.over:
+		}
+	}
+	return c.Clock.Now()
+}
+
+// inGatedLoop: the caller of Now, or its caller (the agent has a wrapper of its
+// own), is one of gatedLoops.
+func inGatedLoop() bool {
+	var pc [2]uintptr
+	n := runtime.Callers(3, pc[:])
+	for frames := runtime.CallersFrames(pc[:n]); ; {
+		f, more := frames.Next()
+		if slices.ContainsFunc(gatedLoops, func(n string) bool { return strings.HasSuffix(f.Function, ")."+n) }) {
+			return true
+		}
+		if !more {
+			return false
+		}
+	}
+}
+
+// unlocked: nobody holds one of the locks under which the agent looks at the clock.
+func (a *Agent) unlocked() bool {
+	for _, l := range []interface {
+		TryLock() bool
+		Unlock()
+	}{&a.hold, &a.grant, &a.elect.mu, &a.lead.mu} {
+		if !l.TryLock() {
+			return false
+		}
+		l.Unlock()
+	}
+	return true
 }

@@ -20,6 +20,7 @@ import (
 	"hanode/cluster"
 	"hanode/config"
 	"hanode/fsm"
+	"hanode/internal/id"
 	"hanode/internal/memnet"
 	"hanode/internal/netio"
 	"hanode/internal/spec"
@@ -44,7 +45,9 @@ type lab struct {
 	group  string       // the node file's groups
 	vips   []netip.Addr // all addresses that any group may have
 	ledger *ledger
-	stop   chan struct{} // ends the checker
+	hist   *history
+	gone   map[id.Claim]*expired // the checker's; see passed
+	stop   chan struct{}         // ends the checker
 	ended  chan struct{}
 	sent   int // datagrams until the last full second; the checker's
 
@@ -103,7 +106,11 @@ type host struct {
 	open    map[netip.Addr]opened
 }
 
-const vipA = "10.77.0.100"
+// The addresses that groups may have are 10.77.0.100 and up.
+const (
+	vipA     = "10.77.0.100"
+	firstVIP = 100
+)
 
 // newLab makes hosts, all off. The groups are one named web, preferring the first
 // name, unless some are given.
@@ -126,7 +133,9 @@ func newLabOf(t testing.TB, tm spec.Timing, seed uint64, names []string, groups 
 	if os.Getenv("SIM_LOG") != "" || *simLog {
 		l.log.also = os.Stderr
 	}
-	l.ledger = newLedger(l.fail)
+	l.hist = newHistory(names)
+	l.gone = map[id.Claim]*expired{}
+	l.ledger = newLedger(l.fail, l.hist)
 	dir := t.TempDir()
 	l.key = filepath.Join(dir, "key")
 	l.group = filepath.Join(dir, "groups.hcl")
@@ -135,8 +144,8 @@ func newLabOf(t testing.TB, tm spec.Timing, seed uint64, names []string, groups 
 			t.Fatal(err)
 		}
 	}
-	for i := range 5 {
-		l.vips = append(l.vips, netip.AddrFrom4([4]byte{10, 77, 0, byte(100 + i)}))
+	for i := range maxVips {
+		l.vips = append(l.vips, netip.AddrFrom4([4]byte{10, 77, 0, byte(firstVIP + i)}))
 	}
 	for i, n := range names {
 		role := spec.RoleNode
@@ -191,7 +200,7 @@ func (h *host) start() {
 	}}))
 	sys := &simKernel{h: h, life: lf}
 	opts := Options{Version: "test", Log: log, Ready: func() { h.mu.Lock(); h.ready = true; h.mu.Unlock() }, Host: &Host{
-		Network: h.wire, Clock: agentClock{h}, ID: fmt.Sprintf("boot-%s-%d", h.name, h.boot),
+		Network: h.wire, Clock: gatedClock{agentClock{h}, sys}, ID: fmt.Sprintf("boot-%s-%d", h.name, h.boot),
 		Claim: func(string) (func() error, error) { return func() error { return nil }, nil },
 		Kernel: func(string, func(string, string)) (vip.Kernel, error) {
 			h.mu.Lock()
@@ -325,17 +334,20 @@ func (h *host) loseDisk() {
 }
 
 // pause is SIGSTOP as others see it; resume is SIGCONT. See simKernel.
-func (h *host) pause() (resume func() (held int)) {
+func (h *host) pause() (resume func() (held, late int)) { return h.pauseAs(false) }
+
+// pauseAs is pause; gated: its loops find on resume that they are late.
+func (h *host) pauseAs(gated bool) (resume func() (held, late int)) {
 	_, sys := h.running()
 	if sys == nil {
 		return nil
 	}
-	sys.freeze()
+	sys.freeze(gated)
 	h.lab.net.Pause(h.name, true)
-	return func() int {
-		n := sys.thaw()
+	return func() (held, late int) {
+		held, late = sys.thaw()
 		h.lab.net.Pause(h.name, false)
-		return n
+		return held, late
 	}
 }
 

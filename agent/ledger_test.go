@@ -16,6 +16,7 @@ import (
 // it knows more than any node does.
 type ledger struct {
 	fail func(format string, args ...any)
+	hist *history
 
 	mu     sync.Mutex
 	states map[uint64]uint64 // index -> digest of the state after it
@@ -36,9 +37,9 @@ type given struct {
 	addrs []string
 }
 
-func newLedger(fail func(string, ...any)) *ledger {
+func newLedger(fail func(string, ...any), hist *history) *ledger {
 	return &ledger{
-		fail: fail, states: map[uint64]uint64{}, given: map[claimAt]given{},
+		fail: fail, hist: hist, states: map[uint64]uint64{}, given: map[claimAt]given{},
 		events: map[uint64]fsm.Event{}, specs: map[string]bool{},
 	}
 }
@@ -78,7 +79,11 @@ func (l *ledger) follow(who string, m *fsm.Machine) {
 			l.newest = max(l.newest, e.Index)
 		}
 		seq = s.EventSeq
-		l.specs[digestOf(s.Specs())] = true
+		wanted := digestOf(s.Specs())
+		if len(l.specs) == 0 {
+			l.hist.did(act{object: "wanted", kind: "write", value: wanted}, 0)
+		}
+		l.specs[wanted] = true
 	})
 }
 
@@ -112,6 +117,9 @@ func (l *ledger) noteGroup(who string, g *fsm.Group) {
 	old, ok := l.given[key]
 	if ok && !old.owner.Zero() && (old.owner != now.owner || !g.Deleted && !slices.Equal(old.addrs, now.addrs)) {
 		l.fail("I1: %s: epoch %d of %s belongs to %v with %v, but it was %v's with %v", who, g.Epoch, g.Spec.Name, now.owner, now.addrs, old.owner, old.addrs)
+	}
+	if g.Epoch > 0 && (!ok || old.owner.Name != now.owner.Name) {
+		l.hist.assigned(g.Spec.Name, g.Epoch, now.owner.Name)
 	}
 	l.given[key] = now
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"hanode/api"
+	"hanode/cluster"
 	"hanode/fsm"
 	"hanode/internal/id"
 	"hanode/internal/spec"
@@ -115,11 +116,13 @@ func (o *operator) move(ctx context.Context, a *Agent, n int, to string, limit t
 		return
 	}
 	group := names[n/7%len(names)]
+	call := o.hist.stamp()
 	res, err := a.Move(ctx, api.MoveRequest{Group: group, To: to, Wait: limit})
 	o.note("operator at %s: move %s to %s: %+v %v", a.cfg.Name, group, to, res, err)
 	if !o.told("move", err) {
 		return
 	}
+	o.hist.did(act{object: "group " + group, kind: "moved", who: to, epoch: id.Epoch(res.Epoch)}, call)
 	if g, ok := o.ledger.at(group, id.Epoch(res.Epoch)); !ok || g.owner.Name != to {
 		o.fail("a move of %s to %s was acknowledged at epoch %d, which is %v", group, to, res.Epoch, g)
 	}
@@ -129,7 +132,9 @@ func (o *operator) standby(ctx context.Context, a *Agent, node string, on bool, 
 	before, _ := o.ledger.position()
 	was := false
 	o.view(func(s *fsm.State) { was = s.Nodes[node] != nil && s.Nodes[node].Standby })
+	call := o.hist.stamp()
 	_, err := a.Standby(ctx, node, on, limit)
+	o.wrote(act{object: "standby " + node, value: fmt.Sprint(on)}, call, err)
 	o.note("operator at %s: standby %s %v: %v", a.cfg.Name, node, on, err)
 	word := map[bool]string{true: "standby", false: "online"}[on]
 	if o.told(word, err) && was != on && !o.ledger.happened(before, func(e fsm.Event) bool { return e.Kind == word && e.Node == node }) {
@@ -138,11 +143,13 @@ func (o *operator) standby(ctx context.Context, a *Agent, node string, on bool, 
 }
 
 func (o *operator) apply(ctx context.Context, a *Agent, groups []spec.Group, limit time.Duration) {
+	call := o.hist.stamp()
 	res, err := a.Apply(ctx, api.ApplyRequest{Groups: groups, Wait: limit})
 	o.note("operator at %s: apply %v: %+v %v", a.cfg.Name, groups, res, err)
 	if e, ok := errors.AsType[*api.Error](err); ok && e.Code == "not-running" {
 		err = nil // applied, only not running yet
 	}
+	o.wrote(act{object: "wanted", value: digestOf(groups)}, call, err)
 	if o.told("apply", err) && !o.ledger.wanted(digestOf(groups)) {
 		o.fail("an apply was acknowledged, but no state ever had these groups: %v", groups)
 	}
@@ -152,21 +159,119 @@ func (o *operator) maintenance(ctx context.Context, a *Agent, on bool) {
 	before, _ := o.ledger.position()
 	was := false
 	o.view(func(s *fsm.State) { was = s.Maintenance })
+	call := o.hist.stamp()
 	err := a.Maintenance(ctx, on)
+	o.wrote(act{object: "maintenance", value: fmt.Sprint(on)}, call, err)
 	o.note("operator at %s: maintenance %v: %v", a.cfg.Name, on, err)
 	if o.told("maintenance", err) && was != on && !o.ledger.happened(before, func(e fsm.Event) bool { return e.Kind == "maintenance" }) {
 		o.fail("maintenance %v was acknowledged, but is not in the log", on)
 	}
 }
 
+// wrote notes a write of a register; without an acknowledgement it may come later,
+// or never.
+func (o *operator) wrote(a act, call int64, err error) {
+	a.kind = "write"
+	if err != nil {
+		o.hist.may(a, call)
+		return
+	}
+	o.hist.did(a, call)
+}
+
+// read reads the committed state as any node can: it asks the leader for a mark
+// (R5 rests on the same one) and looks at its own copy once that has reached it.
+func (o *operator) read(a *Agent) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	call := o.hist.stamp()
+	n := a.node.Load()
+	if n == nil {
+		return false
+	}
+	mark, err := n.Mark(ctx)
+	if to, _ := n.Leader(); errors.Is(err, cluster.ErrNotLeader) && to != "" && to != a.cfg.Name {
+		mark, err = a.peers.Mark(ctx, to)
+	}
+	if err != nil {
+		return false
+	}
+	for ctx.Err() == nil {
+		var acts []act
+		a.machine.View(func(s *fsm.State) {
+			if s.Index >= mark && s.Founded() {
+				acts = reads(s)
+			}
+		})
+		for _, act := range acts {
+			o.hist.did(act, call)
+		}
+		if len(acts) > 0 {
+			return true
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return false
+}
+
+// reads is what a reader of this state learns.
+func reads(s *fsm.State) []act {
+	out := []act{
+		{object: "maintenance", kind: "read", value: fmt.Sprint(s.Maintenance)},
+		{object: "wanted", kind: "read", value: digestOf(s.Specs())},
+	}
+	for _, n := range s.Nodes {
+		if n.Role == spec.RoleNode {
+			out = append(out, act{object: "standby " + n.Name, kind: "read", value: fmt.Sprint(n.Standby)})
+		}
+	}
+	for name, g := range s.Groups {
+		if g.Epoch > 0 {
+			out = append(out, act{object: "group " + name, kind: "is", who: g.Owner.Name, epoch: g.Epoch})
+		}
+	}
+	return out
+}
+
+// readOn reads on some node now and then until stop closes.
+func (o *operator) readOn(rng *rand.Rand, stop <-chan struct{}) {
+	for {
+		t := time.NewTimer(span(rng, 100*time.Millisecond, 900*time.Millisecond))
+		select {
+		case <-stop:
+			t.Stop()
+			return
+		case <-o.broken:
+			t.Stop()
+			return
+		case <-t.C:
+		}
+		took := 0
+		if a, _ := o.order[rng.IntN(len(o.order))].running(); a != nil && o.read(a) {
+			took = 1
+		}
+		o.tally.add("reads of the committed state", 1, took)
+	}
+}
+
 // calm undoes what operators may have left: it asks until it is told "done".
 func (o *operator) calm(limit time.Duration) bool {
 	todo := []func(context.Context, *Agent) error{
-		func(ctx context.Context, a *Agent) error { return a.Maintenance(ctx, false) },
+		func(ctx context.Context, a *Agent) error {
+			call := o.hist.stamp()
+			err := a.Maintenance(ctx, false)
+			o.wrote(act{object: "maintenance", value: "false"}, call, err)
+			return err
+		},
 	}
 	for _, n := range o.names(spec.RoleNode) {
 		todo = append(todo, func(ctx context.Context, a *Agent) error {
+			if o.hosts[n].hasLeft() {
+				return nil
+			}
+			call := o.hist.stamp()
 			_, err := a.Standby(ctx, n, false, 0)
+			o.wrote(act{object: "standby " + n, value: "false"}, call, err)
 			return err
 		})
 	}
@@ -177,6 +282,7 @@ func (o *operator) calm(limit time.Duration) bool {
 			ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 			err := todo[0](ctx, a)
 			cancel()
+			o.note("operator at %s: calm, %d to go: %v", a.cfg.Name, len(todo), err)
 			if err == nil {
 				todo = todo[1:]
 				continue

@@ -33,6 +33,9 @@ func (c agentClock) Wall() time.Time { return c.h.clk.Wall() }
 // goroutines goes on first is not ours to say.
 func (h *host) stall(d time.Duration) {
 	resume := h.pause()
+	if resume == nil {
+		return
+	}
 	at := h.clk.Now()
 	h.held.at.Store(&at)
 	time.Sleep(d)

@@ -155,7 +155,7 @@ func (h *Host) request(link int, to netip.AddrPort) (time.Duration, bool) {
 		return 0, false
 	}
 	if dst.host != h && h.n.loss > 0 {
-		for _, rng := range []*dice{h.n.flow(h, link, dst.host), h.n.flow(dst.host, dst.link, h)} {
+		for _, rng := range []*flow{h.n.flow(h, link, dst.host), h.n.flow(dst.host, dst.link, h)} {
 			if rng.Float64() < h.n.loss {
 				return 0, false
 			}

@@ -39,9 +39,11 @@ type Net struct {
 	addrs  map[netip.Addr]place
 	cuts   map[route]bool
 	deaf   map[string]bool // hosts whose streams stall
-	flows  map[route]*rand.Rand
+	flows  map[route]*flow
 	loss   float64
 	dup    float64
+	late   float64 // chance of a datagram to wait lateBy more, at most
+	lateBy time.Duration
 	delay  func(*rand.Rand) time.Duration
 	stats  Stats
 }
@@ -49,6 +51,12 @@ type Net struct {
 // route is one direction of one link: sender, receiver, device at the sender.
 // In a cut an empty field stands for any.
 type route struct{ from, to, link string }
+
+// flow is one direction of one link.
+type flow struct {
+	*rand.Rand
+	last time.Time // when the latest of its datagrams arrives
+}
 
 // place is where an address lives: the n-th link of a host.
 type place struct {
@@ -62,7 +70,7 @@ type place struct {
 func New(seed uint64) *Net {
 	return &Net{
 		seed: seed, hosts: map[string]*Host{}, addrs: map[netip.Addr]place{},
-		cuts: map[route]bool{}, deaf: map[string]bool{}, flows: map[route]*rand.Rand{},
+		cuts: map[route]bool{}, deaf: map[string]bool{}, flows: map[route]*flow{},
 		delay: func(*rand.Rand) time.Duration { return defaultDelay },
 	}
 }
@@ -127,6 +135,12 @@ func (n *Net) SetLoss(p float64) { n.set(func() { n.loss = p }) }
 // SetDup delivers each datagram twice with chance p (0 to 1).
 func (n *Net) SetDup(p float64) { n.set(func() { n.dup = p }) }
 
+// SetReorder makes each datagram, with chance p (0 to 1), wait up to most longer
+// than the delay says, so that those sent after it overtake it.
+func (n *Net) SetReorder(p float64, most time.Duration) {
+	n.set(func() { n.late, n.lateBy = p, most })
+}
+
 // SetDelay gives the one-way delay of each datagram and segment; datagrams
 // overtake each other if it varies, segments of one stream do not. The function
 // must not call into the Net. nil restores the default.
@@ -176,14 +190,14 @@ func (n *Net) Pause(name string, paused bool) {
 	h.wake()
 }
 
-// Heal ends all cuts, loss, duplicates and special delays. Hosts that are off
+// Heal ends all cuts, loss, duplicates, reordering and special delays. Hosts that are off
 // or paused stay so.
 func (n *Net) Heal() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	clear(n.cuts)
 	clear(n.deaf)
-	n.loss, n.dup = 0, 0
+	n.loss, n.dup, n.late = 0, 0, 0
 	n.delay = func(*rand.Rand) time.Duration { return defaultDelay }
 }
 
@@ -203,6 +217,7 @@ func (n *Net) Close() {
 type Stats struct {
 	// Datagrams.
 	Sent, Delivered, Duplicated int
+	Overtook                    int // one that was sent before it on the same link
 	Lost                        int // by SetLoss
 	Cut                         int // by Cut
 	Off                         int // the receiver was off, or nobody has the address on that wire
@@ -278,19 +293,19 @@ func (n *Net) isCut(from, to, link string) bool {
 }
 
 // flow returns the dice of one direction of one link. Holds n.mu.
-func (n *Net) flow(from *Host, link int, to *Host) *rand.Rand {
+func (n *Net) flow(from *Host, link int, to *Host) *flow {
 	r := route{from.name, to.name, from.links[link].Name}
-	rng := n.flows[r]
-	if rng == nil {
+	dice := n.flows[r]
+	if dice == nil {
 		f := fnv.New64a()
 		for _, s := range []string{r.from, r.to, r.link} {
 			f.Write([]byte(s))
 			f.Write([]byte{0})
 		}
-		rng = rand.New(rand.NewPCG(n.seed, f.Sum64()))
-		n.flows[r] = rng
+		dice = &flow{Rand: rand.New(rand.NewPCG(n.seed, f.Sum64()))}
+		n.flows[r] = dice
 	}
-	return rng
+	return dice
 }
 
 // delayOf rolls the one-way delay from h to the place. Holds n.mu.
@@ -298,5 +313,5 @@ func (n *Net) delayOf(h *Host, link int, to *Host) time.Duration {
 	if h == to {
 		return loopDelay
 	}
-	return max(0, n.delay(n.flow(h, link, to)))
+	return max(0, n.delay(n.flow(h, link, to).Rand))
 }

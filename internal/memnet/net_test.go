@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -197,6 +198,32 @@ func TestChancesFollowTheSeedAndTheFlow(t *testing.T) {
 	if inOrder {
 		t.Fatal("a random delay reordered nothing")
 	}
+}
+
+func TestReorder(t *testing.T) {
+	bubble(t, 2, func(t *testing.T, n *Net, h []*Host) {
+		a := must[netio.PacketConn](t)(h[1].ListenPacket("eth0", 7))
+		got := collect(must[netio.PacketConn](t)(h[2].ListenPacket("eth0", 7)))
+		send := func() []string {
+			for i := range 100 {
+				a.WriteTo(fmt.Appendf(nil, "%03d", i), at(2, 0, 7))
+				time.Sleep(time.Millisecond)
+			}
+			return drain(got)
+		}
+		if all := send(); !slices.IsSorted(all) || n.Stats().Overtook != 0 {
+			t.Fatal("reordered by default:", all)
+		}
+		n.SetReorder(0.3, 20*time.Millisecond)
+		all, over := send(), n.Stats().Overtook
+		if len(all) != 100 || slices.IsSorted(all) || over == 0 || over == 100 {
+			t.Fatalf("%d came, %d overtook: %v", len(all), over, all)
+		}
+		n.Heal()
+		if all := send(); !slices.IsSorted(all) || n.Stats().Overtook != over {
+			t.Fatal("reordered after the heal:", all)
+		}
+	})
 }
 
 func TestPowerOffAndANewLife(t *testing.T) {

@@ -125,20 +125,32 @@ func (n *Net) transmit(h *Host, link int, d datagram, to netip.AddrPort) {
 		n.stats.Off++
 		return
 	}
+	if dst.host == h {
+		time.AfterFunc(loopDelay, func() { n.arrive(d, to) })
+		return
+	}
+	f := n.flow(h, link, dst.host)
+	if n.loss > 0 && f.Float64() < n.loss {
+		n.stats.Lost++
+		return
+	}
 	copies := 1
-	if dst.host != h {
-		rng := n.flow(h, link, dst.host)
-		if n.loss > 0 && rng.Float64() < n.loss {
-			n.stats.Lost++
-			return
-		}
-		if n.dup > 0 && rng.Float64() < n.dup {
-			n.stats.Duplicated++
-			copies++
-		}
+	if n.dup > 0 && f.Float64() < n.dup {
+		n.stats.Duplicated++
+		copies++
 	}
 	for range copies {
-		time.AfterFunc(n.delayOf(h, link, dst.host), func() { n.arrive(d, to) })
+		wait := max(0, n.delay(f.Rand))
+		if n.late > 0 && f.Float64() < n.late {
+			wait += time.Duration(f.Float64() * float64(n.lateBy))
+		}
+		due := time.Now().Add(wait)
+		if due.Before(f.last) {
+			n.stats.Overtook++
+		} else {
+			f.last = due
+		}
+		time.AfterFunc(wait, func() { n.arrive(d, to) })
 	}
 }
 

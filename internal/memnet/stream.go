@@ -3,7 +3,6 @@ package memnet
 import (
 	"bytes"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -18,8 +17,6 @@ const (
 	resendWait = 200 * time.Millisecond // first resend of a segment, then doubling to maxWait
 	lingerFor  = 100 * time.Second      // how long a closed end still tries to deliver
 )
-
-type dice = rand.Rand
 
 var noTime time.Time
 

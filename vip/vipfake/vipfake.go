@@ -105,6 +105,23 @@ func (h *Host) Answers(a netip.Addr) bool {
 	return h.answers(a, now)
 }
 
+// Answering appends to out every address that the host now answers for, in no
+// order.
+func (h *Host) Answering(out []netip.Addr) []netip.Addr {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.addrs) == 0 {
+		return out
+	}
+	now := h.clk.Now().Boot
+	for a := range h.addrs {
+		if h.answers(a, now) {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
 func (h *Host) answers(a netip.Addr, now time.Duration) bool {
 	if _, on := h.addrs[a]; !on {
 		return false

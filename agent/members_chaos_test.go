@@ -1,0 +1,270 @@
+package agent
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"hanode/cluster"
+	"hanode/fsm"
+)
+
+// The faults that change who is a member, and who votes.
+
+// loseDisk empties one disk. With three voters never a second one before the first
+// node has its vote back, with five never a third: no cluster survives the loss of
+// a majority's disks.
+func (c *chaos) loseDisk(h *host, f fault) int {
+	from, voters := c.diskOf(h)
+	if from == 0 || !h.take() {
+		return 0
+	}
+	c.mu.Lock()
+	ok := !c.lost[h.name] && !c.change && len(c.lost) < min(2, (voters-1)/2)
+	if ok {
+		c.lost[h.name] = true
+	}
+	two := len(c.lost) > 1
+	c.mu.Unlock()
+	if !ok {
+		h.give()
+		return 0
+	}
+	h.powerCut()
+	h.loseDisk()
+	c.sleep(f.length)
+	h.start()
+	h.give()
+	if two {
+		c.tally.add("  while another's is lost", 1, 1)
+	}
+	c.wg.Go(func() {
+		for !c.isBack(h, from) {
+			if !c.sleep(50 * time.Millisecond) {
+				return
+			}
+			select {
+			case <-c.ended:
+				return
+			default:
+			}
+		}
+		c.tally.add("  and the node rejoined", 1, 1)
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		delete(c.lost, h.name)
+	})
+	return 1
+}
+
+// diskOf is the number of a host's disk, and how many voters raft has.
+func (c *chaos) diskOf(h *host) (disk uint64, voters int) {
+	c.view(func(s *fsm.State) {
+		leaving := false
+		for _, n := range s.Nodes {
+			leaving = leaving || n.Leaving && !n.Removed
+		}
+		if n := s.Nodes[h.name]; n != nil && !n.Removed && !leaving {
+			disk = n.Disk
+		}
+	})
+	voters = len(c.order)
+	for _, o := range c.order {
+		a, _ := o.running()
+		if a == nil || a.node.Load() == nil {
+			continue
+		}
+		if have, err := votersOf(a.node.Load()); err == nil && len(have) > 0 {
+			voters = min(voters, len(have))
+		}
+	}
+	return disk, voters
+}
+
+// isBack: a new disk's vote counts once every node has it in its configuration:
+// raft gives no vote to whom it does not know as a voter. A data host gets none.
+func (c *chaos) isBack(h *host, from uint64) bool {
+	votes, gone := false, false
+	c.view(func(s *fsm.State) {
+		votes = s.Voters.Has(h.name)
+		n := s.Nodes[h.name]
+		gone = n == nil || n.Leaving || n.Removed
+	})
+	if gone {
+		return true
+	}
+	a, _ := h.running()
+	if a == nil || a.disk.number() <= from {
+		return false
+	}
+	for _, o := range c.order {
+		if o.hasLeft() {
+			continue
+		}
+		a, _ := o.running()
+		if a == nil || a.node.Load() == nil {
+			return false
+		}
+		ms, err := a.node.Load().Members()
+		if err != nil || !slices.ContainsFunc(ms, func(m cluster.Member) bool {
+			return m.ID == cluster.ServerID(h.name, a.diskOf(h.name)) && m.Voter == votes
+		}) {
+			return false
+		}
+	}
+	return true
+}
+
+// diskOf is which disk of a node is of record.
+func (a *Agent) diskOf(name string) (d uint64) {
+	a.machine.View(func(s *fsm.State) {
+		if n := s.Nodes[name]; n != nil {
+			d = n.Disk
+		}
+	})
+	return d
+}
+
+// changeVoters makes three, or five, of the nodes the voters, one at a time, by the
+// agent's own rule (R7). The others are data hosts then. While it is under way no
+// disk is lost, or the next vote that ends would take the majority's memory along.
+func (c *chaos) changeVoters(f fault) int {
+	var all []string
+	c.view(func(s *fsm.State) { all = s.NodeNames() })
+	c.mu.Lock()
+	ok := len(all) >= 4 && len(c.lost) == 0 && !c.change
+	c.change = c.change || ok
+	c.mu.Unlock()
+	if !ok {
+		return 0
+	}
+	want := 3
+	if len(all) >= 5 && f.x < 0.4 {
+		want = 5
+	}
+	// The nodes in an order that the schedule drew.
+	turn := int(f.y * float64(len(all)))
+	list := append(slices.Clone(all[turn:]), all[:turn]...)[:want]
+	took := 0
+	for end := time.Now().Add(f.length); time.Now().Before(end); {
+		if c.stepVoters(list) {
+			took = 1
+		}
+		if !c.sleep(25 * time.Millisecond) {
+			return took
+		}
+	}
+	c.wg.Go(func() {
+		for !c.settled() {
+			if !c.sleep(50 * time.Millisecond) {
+				return
+			}
+			select {
+			case <-c.ended:
+				return
+			default:
+			}
+		}
+		c.tally.add("  and raft's voters followed", 1, took)
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.change = false
+	})
+	return took
+}
+
+// settled: all members agree on raft's voters, and they are the lease voters.
+func (c *chaos) settled() bool {
+	var want []string
+	c.view(func(s *fsm.State) { want = slices.Sorted(slices.Values(s.Voters.Names)) })
+	for _, o := range c.order {
+		if o.hasLeft() {
+			continue
+		}
+		a, _ := o.running()
+		if a == nil || a.node.Load() == nil {
+			return false
+		}
+		have, err := votersOf(a.node.Load())
+		if err != nil || !slices.Equal(slices.Sorted(slices.Values(have)), want) {
+			return false
+		}
+	}
+	return true
+}
+
+func votersOf(n *cluster.Node) (out []string, err error) {
+	ms, err := n.Members()
+	for _, m := range ms {
+		if m.Voter {
+			out = append(out, m.Name)
+		}
+	}
+	return out, err
+}
+
+// stepVoters asks the leader for one step towards the list.
+func (c *chaos) stepVoters(list []string) bool {
+	name := c.leader()
+	if name == "" {
+		return false
+	}
+	a, _ := c.hosts[name].running()
+	if a == nil {
+		return false
+	}
+	st := a.machine.Copy()
+	next := slices.Clone(st.Voters.Names)
+	for _, n := range list {
+		if !slices.Contains(next, n) && st.Nodes[n] != nil && !st.Nodes[n].Leaving && !st.Nodes[n].Removed {
+			next = append(next, n)
+			break
+		}
+	}
+	if len(next) == len(st.Voters.Names) {
+		i := slices.IndexFunc(next, func(n string) bool { return !slices.Contains(list, n) })
+		if i < 0 || len(next) <= 3 {
+			return false
+		}
+		next = slices.Delete(next, i, i+1)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if a.changeVoters(ctx, a.node.Load(), st, next) != nil {
+		return false
+	}
+	var version uint64
+	a.machine.View(func(s *fsm.State) { version = s.Voters.Version })
+	return version > st.Voters.Version
+}
+
+// leave ends a node's membership while four or more are left. It may come back by
+// accident, with an empty disk, and must stay out.
+func (c *chaos) leave(h *host, f fault) int {
+	members, lost := 0, false
+	c.view(func(s *fsm.State) { members = len(s.NodeNames()) })
+	c.mu.Lock()
+	lost = len(c.lost) > 0 || c.change
+	ok := members >= 4 && !c.left && !lost
+	c.left = c.left || ok
+	c.mu.Unlock()
+	a, _ := h.running()
+	if !ok || a == nil {
+		return 0
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), f.length)
+	defer cancel()
+	err := a.Leave(ctx)
+	c.note("%s left: %v", h.name, err)
+	return 1
+}
+
+// hasLeft: the host's node is no member any more.
+func (h *host) hasLeft() bool {
+	left := false
+	h.lab.view(func(s *fsm.State) {
+		n := s.Nodes[h.name]
+		left = n != nil && n.Removed
+	})
+	return left
+}
