@@ -68,6 +68,8 @@ var onlyIn = map[string][]string{
 	"github.com/cilium/ebpf/...":              {"vip/..."},
 	"github.com/google/nftables/...":          {"vip/...", "internal/netlab/..."},
 	"github.com/spf13/cobra/...":              {"cmd/hanode"},
+	"github.com/coreos/go-systemd/...":        {"resource"},
+	"github.com/godbus/dbus/...":              {"resource"},
 
 	"hanode/internal/netlab/...": {"internal/netlab/...", "demo", "test/...", "bench"},
 	"hanode/internal/memnet/...": {"internal/memnet/..."},

@@ -35,7 +35,7 @@ var contract = []struct {
 	{Exported{}, "groups"},
 	{Group{}, "exclusive failback name prefer resources"},
 	{Failback{}, "after_ms on"},
-	{Resource{}, "dev every_ms monitor monitor_timeout_ms name restarts start start_timeout_ms stop stop_timeout_ms timeout_ms type"},
+	{Resource{}, "agent dev every_ms monitor monitor_timeout_ms name params restarts start start_timeout_ms stop stop_timeout_ms timeout_ms type"},
 	{Error{}, "code exit fix message"},
 }
 
@@ -145,6 +145,8 @@ func fillValue(v reflect.Value) {
 		for i := range v.NumField() {
 			fillValue(v.Field(i))
 		}
+	case reflect.Map:
+		v.Set(reflect.ValueOf(map[string]string{"x": "x"}).Convert(v.Type()))
 	case reflect.String:
 		v.SetString("x")
 	case reflect.Bool:

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"encoding/json"
 	"fmt"
 	"time"
 
@@ -37,6 +38,20 @@ type Resource struct {
 	StopTimeoutMS    float64      `json:"stop_timeout_ms"`
 	MonitorTimeoutMS float64      `json:"monitor_timeout_ms"`
 	Restarts         int          `json:"restarts"`
+
+	Agent  string `json:"agent"`
+	Params Params `json:"params"`
+}
+
+// Params are an agent's parameters; none is {} in JSON, not null.
+type Params map[string]string
+
+// MarshalJSON implements that.
+func (p Params) MarshalJSON() ([]byte, error) {
+	if p == nil {
+		return []byte("{}"), nil
+	}
+	return json.Marshal(map[string]string(p))
 }
 
 // FromSpecs returns groups in their JSON form.
@@ -53,6 +68,7 @@ func FromSpecs(groups []spec.Group) []Group {
 				Start: r.Start, Stop: r.Stop, Monitor: r.Monitor,
 				EveryMS: MS(r.Every), TimeoutMS: MS(r.Timeout), Restarts: r.Restarts,
 				StartTimeoutMS: MS(r.StartTimeout), StopTimeoutMS: MS(r.StopTimeout), MonitorTimeoutMS: MS(r.MonitorTimeout),
+				Agent: r.Agent, Params: r.Params,
 			})
 		}
 		out = append(out, w)
@@ -102,7 +118,10 @@ func (w Group) spec() (spec.Group, error) {
 func (w Resource) spec() (spec.Resource, error) {
 	r := spec.Resource{
 		Type: w.Type, Name: w.Name, Dev: w.Dev, Restarts: w.Restarts,
-		Start: some(w.Start), Stop: some(w.Stop), Monitor: some(w.Monitor),
+		Start: some(w.Start), Stop: some(w.Stop), Monitor: some(w.Monitor), Agent: w.Agent,
+	}
+	if len(w.Params) > 0 {
+		r.Params = w.Params
 	}
 	if err := checkName("type", w.Type); err != nil {
 		return r, err

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -18,7 +19,11 @@ const (
 var (
 	groupKeys = []string{"prefer", "failback", "exclusive"}
 	ipKeys    = []string{"dev"}
-	execKeys  = []string{"start", "stop", "monitor", "every", "timeout", "restarts"}
+	execKeys  = []string{"start", "stop", "monitor", "every", "timeout", "start_timeout", "stop_timeout", "monitor_timeout", "restarts"}
+	// serviceKeys are those of the types whose commands are known: systemd, lsb,
+	// heartbeat, ocf. monitor is the time between two looks.
+	serviceKeys = []string{"monitor", "timeout", "start_timeout", "stop_timeout", "monitor_timeout", "restarts"}
+	ocfKeys     = append([]string{"agent"}, serviceKeys...)
 
 	// clusterShape is what a cluster file may hold.
 	clusterShape = shape{
@@ -202,8 +207,116 @@ func (b *block) resource() (spec.Resource, place) {
 	case "exec":
 		b.check(shape{keys: execKeys, hints: b.everyHints()})
 		b.exec(&r, &p)
+	case "systemd", "lsb":
+		b.check(shape{keys: serviceKeys, hints: b.monitorHints(serviceKeys)})
+		b.service(&r, &p)
+	case "heartbeat":
+		b.check(shape{keys: serviceKeys, hints: b.monitorHints(serviceKeys)})
+		if addr, dev, ok := heartbeatAddress(r.Name); ok {
+			// The guard can only silence an address that is ours.
+			return spec.Resource{Type: "ip", Name: addr, Dev: dev}, p
+		}
+		b.service(&r, &p)
+	case "ocf":
+		b.check(shape{keys: ocfKeys, blocks: map[string]string{"params": paramsForm}, hints: b.monitorHints(ocfKeys)})
+		agent := note(&p, "agent", b.str("agent"))
+		r.Agent = strings.TrimPrefix(agent, "ocf:")
+		r.Params = b.params(&p)
+		b.service(&r, &p)
 	}
 	return r, p
+}
+
+const paramsForm = `params { NAME = "VALUE" }`
+
+// heartbeatAddress reads how Heartbeat wrote an address: 10.0.0.1,
+// IPaddr::10.0.0.1/24/eth0:0/10.0.0.255, IPaddr2::..., IPv6addr::... The label and
+// the broadcast address mean nothing any more.
+func heartbeatAddress(name string) (addr, dev string, ok bool) {
+	script, arg, args := strings.Cut(name, "::")
+	if !args {
+		if _, err := netip.ParseAddr(strings.SplitN(name, "/", 2)[0]); err != nil {
+			return "", "", false
+		}
+		arg = name
+	} else if script != "IPaddr" && script != "IPaddr2" && script != "IPv6addr" {
+		return "", "", false
+	}
+	f := strings.Split(arg, "/")
+	addr = f[0]
+	if len(f) > 1 {
+		addr += "/" + f[1]
+	}
+	if len(f) > 2 {
+		dev, _, _ = strings.Cut(f[2], ":")
+	}
+	return addr, dev, true
+}
+
+// monitorHints answer other words for monitor.
+func (b *block) monitorHints(keys []string) map[string]finding {
+	hints := map[string]finding{}
+	for _, key := range []string{"every", "interval", "monitor_every", "monitor_interval"} {
+		hints[key] = finding{
+			what: fmt.Sprintf("unknown key %s%s", quote(key), b.in()), allowed: takes("keys", keys),
+			remedy: `the time between two looks is monitor = "10s"`,
+		}
+	}
+	return hints
+}
+
+// service reads what all types share that run something with commands of its own.
+func (b *block) service(r *spec.Resource, p *place) {
+	f := b.duration("monitor")
+	if f.line > 0 {
+		p.keys["every"], p.keys["monitor"], p.bad["every"] = f.line, f.line, f.bad
+	}
+	r.Every = f.or(DefaultEvery)
+	b.bounds(r, p)
+}
+
+// bounds reads the time-outs and restarts.
+func (b *block) bounds(r *spec.Resource, p *place) {
+	r.Timeout = note(p, "timeout", b.duration("timeout"))
+	r.StartTimeout = note(p, "start_timeout", b.duration("start_timeout"))
+	r.StopTimeout = note(p, "stop_timeout", b.duration("stop_timeout"))
+	r.MonitorTimeout = note(p, "monitor_timeout", b.duration("monitor_timeout"))
+	r.Restarts = note(p, "restarts", b.whole("restarts", 0, maxRestarts))
+}
+
+// params reads the parameters of an agent: keys of any name, each a string; a
+// number or a flag is taken as it is written.
+func (b *block) params(p *place) map[string]string {
+	var out map[string]string
+	for _, k := range b.children("params", 0, paramsForm) {
+		if out != nil {
+			b.add(k.line, finding{what: "params" + b.in() + " is written twice", remedy: "make them one"})
+			continue
+		}
+		out = map[string]string{}
+		k.where = "params of " + b.where
+		for name, a := range k.body.Attributes {
+			line := a.NameRange.Start.Line
+			v, ok := plain(a.Expr)
+			switch {
+			case ok && isA(v, cty.String):
+				out[name] = v.AsString()
+			case ok && (isA(v, cty.Number) || isA(v, cty.Bool)):
+				out[name] = string(a.Expr.Range().SliceBytes(b.src))
+			default:
+				p.bad["params"] = true
+				b.add(line, k.wrong(name, a.Expr, "a string"))
+			}
+			p.keys["params."+name] = line
+		}
+		for _, inner := range k.body.Blocks {
+			b.add(inner.TypeRange.Start.Line, finding{what: "params" + b.in() + " holds a block", remedy: "write " + paramsForm})
+		}
+	}
+	if len(out) == 0 {
+		return nil
+	}
+	return out
 }
 
 // everyHints answer other words for every.
@@ -236,6 +349,5 @@ func (b *block) exec(r *spec.Resource, p *place) {
 	if p.keys["every"] == 0 && len(r.Monitor) > 0 {
 		r.Every = DefaultEvery
 	}
-	r.Timeout = note(p, "timeout", b.duration("timeout"))
-	r.Restarts = note(p, "restarts", b.whole("restarts", 0, maxRestarts))
+	b.bounds(r, p)
 }

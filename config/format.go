@@ -1,6 +1,10 @@
 package config
 
 import (
+	"maps"
+	"slices"
+	"time"
+
 	"github.com/hashicorp/hcl/v2/hclwrite"
 	"github.com/zclconf/go-cty/cty"
 
@@ -45,14 +49,35 @@ func formatResource(body *hclwrite.Body, r spec.Resource) {
 			body.SetAttributeValue(c.key, stringList(c.args))
 		}
 	}
-	if r.Every > 0 {
-		body.SetAttributeValue("every", cty.StringVal(duration(r.Every)))
+	if r.Agent != "" {
+		body.SetAttributeValue("agent", cty.StringVal("ocf:"+r.Agent))
 	}
-	if r.Timeout > 0 {
-		body.SetAttributeValue("timeout", cty.StringVal(duration(r.Timeout)))
+	every := "monitor" // of a type whose command is known
+	if r.Type == "exec" {
+		every = "every"
+	}
+	for _, d := range []struct {
+		key string
+		d   time.Duration
+	}{
+		{every, r.Every},
+		{"timeout", r.Timeout},
+		{"start_timeout", r.StartTimeout},
+		{"stop_timeout", r.StopTimeout},
+		{"monitor_timeout", r.MonitorTimeout},
+	} {
+		if d.d > 0 {
+			body.SetAttributeValue(d.key, cty.StringVal(duration(d.d)))
+		}
 	}
 	if r.Restarts > 0 {
 		body.SetAttributeValue("restarts", cty.NumberIntVal(int64(r.Restarts)))
+	}
+	if len(r.Params) > 0 {
+		params := body.AppendNewBlock("params", nil).Body()
+		for _, name := range slices.Sorted(maps.Keys(r.Params)) {
+			params.SetAttributeValue(name, cty.StringVal(r.Params[name]))
+		}
 	}
 }
 

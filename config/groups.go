@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -11,8 +12,8 @@ import (
 )
 
 var (
-	available = []string{"ip", "exec"}
-	notYet    = []string{"systemd", "lsb", "ocf", "heartbeat"}
+	available = []string{"ip", "exec", "systemd"}
+	notYet    = []string{"lsb", "ocf", "heartbeat"}
 )
 
 // CheckGroups makes all checks of groups: those of [ParseCluster], for groups
@@ -139,6 +140,12 @@ func (c *groupCheck) resources(g spec.Group, p place) {
 			c.ip(g, r, at)
 		case "exec":
 			c.exec(g, r, at)
+		case "systemd", "lsb", "heartbeat", "ocf":
+			if slices.Contains(notYet, r.Type) {
+				c.add(at.line, unavailable(r.Type))
+				continue
+			}
+			c.service(g, r, at)
 		default:
 			c.add(at.line, unavailable(r.Type))
 		}
@@ -198,6 +205,11 @@ func execOnly(r spec.Resource) []string {
 		{"monitor", r.Monitor != nil},
 		{"every", r.Every != 0},
 		{"timeout", r.Timeout != 0},
+		{"start_timeout", r.StartTimeout != 0},
+		{"stop_timeout", r.StopTimeout != 0},
+		{"monitor_timeout", r.MonitorTimeout != 0},
+		{"agent", r.Agent != ""},
+		{"params", r.Params != nil},
 		{"restarts", r.Restarts != 0},
 	} {
 		if k.set {
@@ -229,6 +241,37 @@ func (c *groupCheck) exec(g spec.Group, r spec.Resource, at place) {
 			remedy: `add monitor = ["PROGRAM", "ARGUMENT"], or remove every`,
 		})
 	}
+	c.ownKeys(g, r, at)
+	c.limits(r, at)
+}
+
+// ownKeys refuses keys that only another type takes; the reader of a file has
+// refused them before.
+func (c *groupCheck) ownKeys(g spec.Group, r spec.Resource, at place) {
+	for _, k := range []struct {
+		key   string
+		set   bool
+		takes string
+	}{
+		{"dev", r.Dev != "" && r.Type != "exec", "ip"},
+		{"agent", r.Agent != "" && r.Type != "ocf", "ocf"},
+		{"params", r.Params != nil && r.Type != "ocf", "ocf"},
+		{"start", r.Start != nil && r.Type != "exec", "exec"},
+		{"stop", r.Stop != nil && r.Type != "exec", "exec"},
+		{"a monitor command", r.Monitor != nil && r.Type != "exec", "exec"},
+	} {
+		if k.set {
+			c.add(at.line, finding{
+				what:    fmt.Sprintf("%s in group %s has %s", subject(r), quote(g.Name), k.key),
+				allowed: "only an " + k.takes + " takes it",
+			})
+		}
+	}
+}
+
+// limits checks the times and restarts of what can be started and stopped.
+func (c *groupCheck) limits(r spec.Resource, at place) {
+	sub := subject(r)
 	if r.Restarts < 0 || r.Restarts > maxRestarts {
 		c.add(at.at("restarts"), finding{
 			what:    fmt.Sprintf("restarts in %s is %d", sub, r.Restarts),
@@ -237,6 +280,47 @@ func (c *groupCheck) exec(g spec.Group, r spec.Resource, at place) {
 	}
 	c.span(at, "every", sub, r.Every)
 	c.span(at, "timeout", sub, r.Timeout)
+	c.span(at, "start_timeout", sub, r.StartTimeout)
+	c.span(at, "stop_timeout", sub, r.StopTimeout)
+	c.span(at, "monitor_timeout", sub, r.MonitorTimeout)
+}
+
+// service checks a resource whose commands its type knows.
+func (c *groupCheck) service(g spec.Group, r spec.Resource, at place) {
+	switch r.Type {
+	case "systemd":
+		c.refused(at.line, checkUnit(r.Name))
+	case "lsb":
+		c.refused(at.line, checkName("lsb", r.Name))
+	case "heartbeat":
+		c.refused(at.line, checkScript(r.Name))
+	case "ocf":
+		c.refused(at.line, checkName("ocf", r.Name))
+		if !at.bad["agent"] {
+			c.refused(at.at("agent"), checkAgent(subject(r), r.Agent))
+		}
+		c.params(r, at)
+	}
+	c.ownKeys(g, r, at)
+	c.limits(r, at)
+}
+
+// params checks the form of an agent's parameters; whether it takes them, the
+// nodes say before an apply.
+func (c *groupCheck) params(r spec.Resource, at place) {
+	for _, name := range slices.Sorted(maps.Keys(r.Params)) {
+		bad := finding{what: fmt.Sprintf("parameter %s of %s", quote(name), subject(r))}
+		switch {
+		case !environmentName(name):
+			bad.what += " has a name that no agent could read"
+			bad.allowed = "it takes letters, digits and _"
+		case strings.ContainsRune(r.Params[name], 0):
+			bad.what += " holds a NUL"
+		default:
+			continue
+		}
+		c.add(at.at("params."+name), bad)
+	}
 }
 
 // command says why args cannot be run.
@@ -260,11 +344,14 @@ func command(key, sub string, args []string, written bool) finding {
 	return bad
 }
 
-// span checks a time of an exec resource; one that is not written may be 0.
+// span checks a time of a resource; one that is not written may be 0.
 func (c *groupCheck) span(at place, key, sub string, d time.Duration) {
 	_, written := at.keys[key]
 	if at.bad[key] || (d == 0 && !written) || (d >= minExecTime && d <= maxExecTime) {
 		return
+	}
+	if key == "every" && !strings.HasPrefix(sub, "exec ") {
+		key = "monitor"
 	}
 	c.add(at.at(key), finding{
 		what:    fmt.Sprintf("%s in %s is %s", key, sub, duration(d)),

@@ -194,3 +194,46 @@ func checkPath(key, text string) finding {
 	}
 	return finding{}
 }
+
+// checkUnit says why text cannot name a systemd unit.
+func checkUnit(text string) finding {
+	bad := text == "" || len(text) > 255 || strings.ContainsFunc(text, func(c rune) bool {
+		return !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.ContainsRune(":-_.\\@", c))
+	})
+	if !bad {
+		return finding{}
+	}
+	return finding{what: fmt.Sprintf("systemd %s is not a unit name", quote(text)), allowed: "it takes a unit such as apache2, openvpn@lan or srv-data.mount"}
+}
+
+// checkScript says why text cannot be a resource as Heartbeat wrote it.
+func checkScript(text string) finding {
+	script, _, _ := strings.Cut(text, "::")
+	if goodName(script) && !strings.ContainsFunc(text, func(c rune) bool { return c <= ' ' || c == 0x7f }) {
+		return finding{}
+	}
+	return finding{
+		what:    fmt.Sprintf("heartbeat %s is not a resource as haresources has them", quote(text)),
+		allowed: "it takes SCRIPT or SCRIPT::ARGUMENT::..., without blanks",
+	}
+}
+
+// checkAgent says why text cannot name an OCF agent, PROVIDER:TYPE.
+func checkAgent(sub, text string) finding {
+	provider, typ, ok := strings.Cut(text, ":")
+	if ok && goodName(provider) && goodName(typ) {
+		return finding{}
+	}
+	f := finding{what: fmt.Sprintf("agent in %s is %s", sub, quote(text)), allowed: `it takes PROVIDER:TYPE`, remedy: `write agent = "ocf:heartbeat:apache"`}
+	if text == "" {
+		f.what = sub + " has no agent"
+	}
+	return f
+}
+
+// environmentName: text can be part of the name of an environment variable.
+func environmentName(text string) bool {
+	return text != "" && !strings.ContainsFunc(text, func(c rune) bool {
+		return !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '_')
+	})
+}

@@ -58,6 +58,14 @@ func resourceGen(g, i int) *rapid.Generator[spec.Resource] {
 			r.Dev = rapid.SampledFrom([]string{"", "eth0", "br-lan", "eth1.100", "${x}"}).Draw(t, "dev")
 			return r
 		}
+		if rapid.Bool().Draw(t, "unit") {
+			r := spec.Resource{Type: "systemd", Name: fmt.Sprintf("r%d@x", i), Every: span().Draw(t, "every")}
+			if rapid.Bool().Draw(t, "bounded") {
+				r.StartTimeout, r.StopTimeout, r.MonitorTimeout = span().Draw(t, "start"), span().Draw(t, "stop"), span().Draw(t, "monitor")
+			}
+			r.Restarts = rapid.IntRange(0, maxRestarts).Draw(t, "restarts")
+			return r
+		}
 		r := spec.Resource{Type: "exec", Name: fmt.Sprintf("r%d", i), Start: argv().Draw(t, "start"), Stop: argv().Draw(t, "stop")}
 		if rapid.Bool().Draw(t, "monitored") {
 			r.Monitor, r.Every = argv().Draw(t, "monitor"), span().Draw(t, "every")

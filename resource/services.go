@@ -35,6 +35,7 @@ type Services struct {
 	drivers  Drivers
 	journal  *Journal
 	scripts  *scripts
+	bus      *bus
 	starts   chan struct{}
 	monitors chan struct{}
 }
@@ -48,16 +49,23 @@ func Open(a Addresses, path string) (*Services, error) {
 		return nil, err
 	}
 	s := &Services{
-		journal: j, scripts: newScripts(path),
+		journal: j, scripts: newScripts(path), bus: newBus(),
 		starts: make(chan struct{}, maxStarts), monitors: make(chan struct{}, maxMonitors),
 	}
 	base := scripted{scripts: s.scripts}
-	s.drivers = Drivers{"ip": ipDriver{a: a}, "exec": execDriver{base}}
+	s.drivers = Drivers{
+		"ip":      ipDriver{a: a},
+		"exec":    execDriver{base},
+		"systemd": systemdDriver{bus: s.bus},
+	}
 	return s, nil
 }
 
 // Close gives back what the process holds. Nothing is stopped by it.
-func (s *Services) Close() { s.scripts.close() }
+func (s *Services) Close() {
+	s.bus.close()
+	s.scripts.close()
+}
 
 // NewGroup returns a group of which nothing runs.
 func (s *Services) NewGroup() *Group { return &Group{s: s} }

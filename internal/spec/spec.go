@@ -131,6 +131,10 @@ func (g Group) WhyExclusive() string {
 type Resource struct {
 	Type string `json:"type"` // ip, exec, ...
 	Name string `json:"name"` // ip: address or prefix; else a name
+	// Agent is the agent of an ocf resource, "heartbeat:apache", and Params what it is
+	// given as OCF_RESKEY_*.
+	Agent  string            `json:"agent,omitempty"`
+	Params map[string]string `json:"params,omitempty"`
 	// Dev is the device of an ip resource.
 	Dev string `json:"dev,omitempty"`
 	// Start, Stop and Monitor are argument lists of an exec resource; no shell.

@@ -19,8 +19,9 @@ func (r Resource) storage() bool {
 	case "heartbeat": // script::argument::argument
 		words := strings.Split(r.Name, "::")
 		agent, args = words[0], words[1:]
-	case "ocf": // ocf:provider:agent, or provider:agent
-		agent = r.Name[strings.LastIndexByte(r.Name, ':')+1:]
+	case "ocf": // provider:agent
+		agent = r.Agent[strings.LastIndexByte(r.Agent, ':')+1:]
+		args = []string{r.Params["device"]}
 	default:
 		return false
 	}
