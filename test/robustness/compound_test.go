@@ -115,8 +115,11 @@ const backTime = 30 * time.Second
 func duringMove(b breakage, who string) func(*run) error {
 	return func(x *run) error {
 		old := x.holder("web")
-		if old == nil {
-			return errors.New("nobody holds web before the move")
+		for end := time.Now().Add(heldWithin); old == nil; old = x.holder("web") {
+			if time.Now().After(end) {
+				return errors.New("nobody holds web before the move")
+			}
+			time.Sleep(time.Millisecond) // the observer itself may have stood still
 		}
 		var to *livelab.Node
 		for _, name := range x.shape.owners() {

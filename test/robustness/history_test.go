@@ -73,8 +73,12 @@ func (r *register) acks() int {
 	return n
 }
 
-// settle makes got the only value it may have from now on: all in doubt is decided.
-func (r *register) settle(got string) { *r = register{initial: got} }
+// settle makes got what was acknowledged last. Commands in doubt that did not happen
+// stay so: one may lie in the log of a node that is elected only later.
+func (r *register) settle(got string) {
+	doubt := slices.DeleteFunc(r.commands, func(c command) bool { return c.end == acked || c.value == got })
+	*r = register{initial: got, commands: doubt}
+}
 
 // ownership is one line of the cluster's history: node was made the owner of group
 // at epoch.

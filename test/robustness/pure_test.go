@@ -35,9 +35,13 @@ func TestWhatMayBeLeftOfARegister(t *testing.T) {
 	if r.acks() != 1 {
 		t.Errorf("%d acks counted, want 1", r.acks())
 	}
+	r.did("3", unknown)
 	r.settle("1")
 	if r.lost("2") == "" || r.lost("1") != "" {
-		t.Error("a settled register may still change")
+		t.Error("what was acknowledged and overwritten may come back")
+	}
+	if r.lost("3") != "" || r.acks() != 0 {
+		t.Error("what was in doubt is forgotten, or counted again")
 	}
 }
 

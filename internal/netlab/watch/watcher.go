@@ -21,8 +21,8 @@ type Config struct {
 	Observer netip.Addr    // IPv4 address to ask as; in the VIP's network and used by nobody; required
 	Every    time.Duration // between two requests; 1 ms
 	Window   time.Duration // X -> Y -> X within it is an overlap; Window
-	// Port is where the VIP's hosts have an Echo; each request is then made by ARP
-	// and by UDP, and an answer to either counts. 0 = by ARP only.
+	// Port is where the VIP's hosts have an Echo; each request by ARP is then followed
+	// by one by UDP, and an answer to either counts. 0 = by ARP only.
 	Port uint16
 	// OnChange is called for each change of the answerer in the order answers
 	// come, also for the first one (From is ""). It must not block.
@@ -146,8 +146,8 @@ func (w *Watcher) send(mac net.HardwareAddr) {
 		// answer, and is seen as that.
 		_ = conn.Control(func(fd uintptr) { _, _ = unix.Write(int(fd), frame[:]) })
 		if w.udp != nil {
-			_ = w.udp.ask() // numbered as the other
-			encodeQuestion(&datagram, mac, w.udp.from, w.udp.to, request)
+			_ = w.ask() // a request of its own: this thread may have stood still since the last
+			encodeQuestion(&datagram, mac, w.udp.from, w.udp.to, w.udp.ask())
 			w.udp.write(datagram[:])
 		}
 	}
@@ -211,7 +211,7 @@ func (w *Watcher) take(frame []byte, at time.Time) {
 func (w *Watcher) takeAnswer(frame []byte, at time.Time) {
 	if request, mac, ok := decodeAnswer(frame, w.udp.from, w.udp.to); ok {
 		w.udp.heard(request, at, name(mac))
-		w.heard(request, at, name(mac))
+		w.heard(2*request+1, at, name(mac)) // every second one is by UDP
 	}
 }
 
