@@ -93,16 +93,36 @@ func (c *Cgroup) Frozen() (bool, error) {
 	return strings.Contains(string(b), "frozen 1"), nil
 }
 
-// Close thaws and removes the group. Its processes must have ended.
+// Close thaws and removes the group, with the groups that its processes made in it.
+// They must have ended.
 func (c *Cgroup) Close() error {
 	_ = c.Thaw()
 	for end := time.Now().Add(freezeTime); ; time.Sleep(time.Millisecond) {
-		err := os.Remove(c.dir) // busy until the dead are reaped
-		if err == nil || errors.Is(err, os.ErrNotExist) {
+		err := removeTree(c.dir) // busy until the dead are reaped
+		if err == nil {
 			return nil
 		}
 		if time.Now().After(end) {
 			return fmt.Errorf("remove a control group: %w", err)
 		}
 	}
+}
+
+// removeTree removes a control group from its leaves up: its files go with it.
+func removeTree(dir string) error {
+	inner, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	for _, e := range inner {
+		if e.IsDir() {
+			if err := removeTree(filepath.Join(dir, e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	if err := os.Remove(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
 }

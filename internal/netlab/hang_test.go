@@ -100,8 +100,12 @@ func TestAFrozenCgroupStandsStill(t *testing.T) {
 		if err := errors.Join(p.Kill(), c.Close()); err != nil {
 			t.Error(err)
 		}
+		if _, err := os.Stat(c.dir); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("the group is still there: %v", err)
+		}
 	}()
-	if err := errors.Join(c.Add(p.Pid), c.Freeze()); err != nil {
+	// Close takes groups along that were made inside, as an agent does.
+	if err := errors.Join(os.Mkdir(filepath.Join(c.dir, "inner"), 0o700), c.Add(p.Pid), c.Freeze()); err != nil {
 		t.Fatal(err)
 	}
 	still(t, size)
