@@ -276,23 +276,59 @@ func (x *run) histories() {
 			x.fail(nil, "%s", bad)
 		}
 	}
+	x.moved()
+}
+
+// moved looks for every acknowledged move in every node's history. A node may learn of
+// it a little later than its operator did.
+func (x *run) moved() {
 	x.wanted.mu.Lock()
 	moves := x.wanted.moves
 	x.wanted.moves = nil
 	x.wanted.mu.Unlock()
 	x.out.acked += len(moves)
-	for _, m := range moves {
-		list := told[x.Nodes[0].Node]
-		if len(list) == 0 || list[0].epoch > m.Epoch && list[0].group == m.Group {
-			continue // too long ago for the events that are kept
+	var lost []string
+	for end := time.Now().Add(heldWithin); ; time.Sleep(20 * time.Millisecond) {
+		if lost = x.missing(moves); len(lost) == 0 {
+			return
 		}
-		there := slices.ContainsFunc(list, func(o ownership) bool {
-			return o.group == m.Group && o.epoch == m.Epoch && o.node == m.To
-		})
-		if !there {
-			x.fail(&x.out.lost, "move of %s to %s at epoch %d was acknowledged, and is in no history", m.Group, m.To, m.Epoch)
+		if time.Now().After(end) {
+			break
 		}
 	}
+	for _, l := range lost {
+		x.fail(&x.out.lost, "%s", l)
+	}
+}
+
+// missing lists the moves that a node's history lacks.
+func (x *run) missing(moves []api.MoveResult) []string {
+	var lost []string
+	for _, n := range x.Nodes {
+		list, err := x.history(n)
+		if err != nil {
+			return []string{fmt.Sprintf("%s does not tell its events: %v", n.Node, err)}
+		}
+		for _, m := range moves {
+			there := slices.ContainsFunc(list, func(o ownership) bool {
+				return o.group == m.Group && o.epoch == m.Epoch && o.node == m.To
+			})
+			if !there && oldestEpoch(list, m.Group) <= m.Epoch {
+				lost = append(lost, fmt.Sprintf("move of %s to %s at epoch %d was acknowledged, and %s has no such event",
+					m.Group, m.To, m.Epoch, n.Node))
+			}
+		}
+	}
+	return lost
+}
+
+// oldestEpoch of a group that the history still has; 0 = it has none.
+func oldestEpoch(list []ownership, group string) uint64 {
+	i := slices.IndexFunc(list, func(o ownership) bool { return o.group == group })
+	if i < 0 {
+		return 0
+	}
+	return list[i].epoch
 }
 
 func (x *run) history(n *livelab.Node) ([]ownership, error) {

@@ -402,3 +402,92 @@ func TestPingsThatAreLost(t *testing.T) {
 		t.Errorf("nothing was cut: %+v", r)
 	}
 }
+
+// asked is a watcher that asks by ARP and by UDP, and the services it asks.
+func asked(t *testing.T, client *netlab.Host, hosts []*netlab.Host) (*Watcher, []*Echo) {
+	t.Helper()
+	var services []*Echo
+	for _, h := range hosts {
+		e, err := StartEcho(h)
+		check(t, err)
+		t.Cleanup(e.Close)
+		services = append(services, e)
+	}
+	w, err := StartConfig(client, Config{Dev: "eth0", VIP: vip.Addr(), Observer: asks, Port: Port})
+	check(t, err)
+	t.Cleanup(func() { w.Stop() })
+	return w, services
+}
+
+func TestTheWatcherAsksByUDPToo(t *testing.T) {
+	_, h, client := site(t)
+	w, _ := asked(t, client, h)
+	take(t, h[0])
+	check(t, w.WaitHolder(mac(h[0]), patience))
+	w.Mark("held")
+	time.Sleep(200 * time.Millisecond)
+	w.Mark("moved")
+	check(t, h[0].DelAddr("eth1", vip))
+	take(t, h[1])
+	check(t, w.WaitHolder(mac(h[1]), patience))
+	time.Sleep(200 * time.Millisecond)
+	r := w.Stop()
+	sound(t, r)
+	held := r.UDP.Phase("held")
+	if held.By[mac(h[0])] != held.Answered || held.Answered == 0 {
+		t.Errorf("held: %+v", held)
+	}
+	if c := r.UDP.Phase("moved").Changes; len(c) != 1 || c[0].From != mac(h[0]) || c[0].To != mac(h[1]) {
+		t.Errorf("moved: %+v", c)
+	}
+}
+
+// One host answers by ARP only and the other by UDP only: neither alone shows two
+// holders.
+func TestTheWatcherCatchesAHolderThatOnlyServes(t *testing.T) {
+	_, h, client := site(t)
+	w, services := asked(t, client, h)
+	take(t, h[0])
+	services[0].Close() // ARP, but no service
+	check(t, w.WaitHolder(mac(h[0]), patience))
+	check(t, h[1].Do(func() error { return os.WriteFile("/proc/sys/net/ipv4/conf/eth1/arp_ignore", []byte("8"), 0) }))
+	w.Mark("two")
+	take(t, h[1]) // service, but no ARP
+	time.Sleep(200 * time.Millisecond)
+	r := w.Stop()
+	if two := r.Phase("two"); two.HoldersMax != 2 || len(two.Overlaps) == 0 {
+		t.Errorf("at most %d holders seen, %d overlaps", two.HoldersMax, len(two.Overlaps))
+	}
+	if p := r.UDP.Phase("two"); p.HoldersMax != 1 || len(p.Overlaps) != 0 {
+		t.Errorf("by UDP alone: %d holders, %d overlaps", p.HoldersMax, len(p.Overlaps))
+	}
+}
+
+func TestReachSeesEachDirection(t *testing.T) {
+	l, h, client := site(t)
+	_, services := asked(t, client, h)
+	const n = 20
+	for _, c := range []struct {
+		name        string
+		cut         func() error
+		there, back bool // any of them
+	}{
+		{"nothing cut", func() error { return nil }, true, true},
+		{"the other end is deaf", func() error { return h[1].CutOneWay("eth0", netlab.DropIn) }, false, false},
+		{"the other end is mute", func() error { return h[1].CutOneWay("eth0", netlab.DropOut) }, true, false},
+		{"this end is deaf", func() error { return h[0].CutOneWay("eth0", netlab.DropIn) }, true, false},
+		{"this end is mute", func() error { return h[0].CutOneWay("eth0", netlab.DropOut) }, false, false},
+		{"partition", func() error { return l.Partition(h[:1], h[1:]) }, false, false},
+		{"cable out", func() error { return h[0].CutLink("eth0") }, false, false},
+		{"device down", func() error { return h[1].SetDev("eth0", false) }, false, false},
+	} {
+		check(t, c.cut())
+		there, back, err := Reach(h[0], "eth0", services[1], "eth0", n)
+		check(t, err)
+		if there > 0 != c.there || back > 0 != c.back {
+			t.Errorf("%s: %d of %d there, %d back, want some: %v and %v", c.name, there, n, back, c.there, c.back)
+		}
+		check(t, h[1].SetDev("eth0", true))
+		check(t, l.HealAll())
+	}
+}
