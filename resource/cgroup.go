@@ -43,11 +43,7 @@ func openCgroups(id string) cgroups {
 	if err != nil {
 		return c
 	}
-	base := filepath.Join(own, "hanode-"+name)
-	if err := os.Mkdir(base, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
-		return c
-	}
-	c.base = base
+	c.base = filepath.Join(own, "hanode-"+name)
 	return c
 }
 
@@ -116,8 +112,10 @@ func (c cgroups) open(key string) *os.File {
 	if dir == "" {
 		return nil
 	}
-	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
-		return nil
+	for _, d := range []string{c.base, dir} { // only now: most agents run no programs
+		if err := os.Mkdir(d, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+			return nil
+		}
 	}
 	f, err := os.Open(dir)
 	if err != nil {
@@ -158,7 +156,7 @@ func (c cgroups) look(key string, dirs ...string) (pids []int, blank bool) {
 			return nil
 		})
 	}
-	if c.base == "" {
+	if _, err := os.Stat(c.dir(key)); err != nil {
 		var marked []int
 		marked, blank = c.marked(key)
 		pids = append(pids, marked...)
