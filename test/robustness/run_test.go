@@ -259,6 +259,9 @@ func (x *run) histories() {
 	told := map[string][]ownership{}
 	for _, n := range x.Nodes {
 		list, err := x.history(n)
+		for end := time.Now().Add(heldWithin); err != nil && time.Now().Before(end); list, err = x.history(n) {
+			time.Sleep(20 * time.Millisecond) // without a leader it does not tell
+		}
 		if err != nil {
 			x.fail(nil, "%s does not tell its events: %v", n.Node, err)
 			continue
