@@ -21,11 +21,12 @@ import (
 // may change; the wall can be stepped.
 type simClock struct {
 	mu        sync.Mutex
-	since     time.Time     // real time of the last change
-	at        clock.Instant // reading then
-	boot, raw float64       // rates from then on
-	still     bool          // RAW stands still
-	wall      time.Duration // how wrong the wall clock is
+	since     time.Time        // real time of the last change
+	at        clock.Instant    // reading then
+	boot, raw float64          // rates from then on
+	still     bool             // RAW stands still
+	wall      time.Duration    // how wrong the wall clock is
+	lie       func() time.Time // says what the wall clock says instead; nil = it tells the time
 }
 
 func newSimClock(off time.Duration) *simClock {
@@ -50,6 +51,9 @@ func (c *simClock) now() clock.Instant {
 func (c *simClock) Wall() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.lie != nil {
+		return c.lie()
+	}
 	return time.Now().Add(c.wall)
 }
 
