@@ -84,14 +84,14 @@ func (c *chaos) diskOf(h *host) (disk uint64, voters int) {
 // isBack: a new disk's vote counts once every node has it in its configuration:
 // raft gives no vote to whom it does not know as a voter. A data host gets none.
 func (c *chaos) isBack(h *host, from uint64) bool {
-	votes, gone := false, false
+	known, votes, gone := false, false, false
 	c.view(func(s *fsm.State) {
-		votes = s.Voters.Has(h.name)
 		n := s.Nodes[h.name]
-		gone = n == nil || n.Leaving || n.Removed
+		known, votes = n != nil, s.Voters.Has(h.name)
+		gone = known && (n.Leaving || n.Removed)
 	})
-	if gone {
-		return true
+	if gone || !known { // nobody knows it: all have just been started, and have applied nothing yet
+		return gone
 	}
 	a, _ := h.running()
 	if a == nil || a.disk.number() <= from {
