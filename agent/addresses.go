@@ -120,17 +120,26 @@ func (x addresses) Device(r spec.Resource) error {
 	return x.a.host.Fits(ad)
 }
 
+// Check fails if the address is not on the host although the lease runs. Without a
+// lease it goes by its lifetime and returns with the next: that is no fault of the
+// group (R10).
 func (x addresses) Check(_ context.Context, r spec.Resource) error {
+	a := x.a
 	ad, err := vip.Parse(r.Name, r.Dev)
 	if err != nil {
 		return err
 	}
-	ours, err := x.a.kernel.Ours()
+	ours, err := a.kernel.Ours()
 	if err != nil {
 		return err
 	}
-	if !slices.ContainsFunc(ours, func(o vip.Address) bool { return o.Addr == ad.Addr }) {
-		return resource.ErrStopped
+	if slices.ContainsFunc(ours, func(o vip.Address) bool { return o.Addr == ad.Addr }) {
+		return nil
 	}
-	return nil
+	a.hold.Lock()
+	defer a.hold.Unlock()
+	if h := a.hold.holder; h == nil || !h.Leased(a.host.Clock.Now()) {
+		return nil
+	}
+	return resource.ErrStopped
 }

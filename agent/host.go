@@ -59,7 +59,10 @@ func RealHost(cfg *config.Node, log *slog.Logger) (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	clk := clock.System()
+	clk, err := clock.System()
+	if err != nil {
+		return nil, err
+	}
 	return &Host{
 		Network: network, Clock: clk, ID: hostID, Claim: claim,
 		Kernel: func(dir string, problem func(code, text string)) (vip.Kernel, error) {

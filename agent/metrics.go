@@ -56,6 +56,7 @@ var (
 	descRunning  = desc("group_running", "1 if the group runs on this node.", "group")
 	descProblems = desc("problems", "Problems of this node by code.", "code")
 	descPackets  = desc("datagrams_total", "Datagrams on the gossip port by what became of them.", "result")
+	descUpkeep   = desc("address_writes_total", "Addresses written to the kernel: refreshed in time, restored when the lease or the device came back, taken off by another program and put back.", "why")
 	descDrops    = desc("guard_drops_total", "Packets that the guard denied closed addresses.", "kind", "direction")
 )
 
@@ -124,6 +125,10 @@ func (f figures) Collect(c chan<- prometheus.Metric) {
 	count(descPackets, k.Malformed.Load(), "malformed")
 	count(descPackets, k.Dropped.Load(), "dropped")
 	count(descPackets, a.posts.dropped.Load(), "too-many")
+	u := a.kernel.Upkeep()
+	count(descUpkeep, u.Refreshed, "refreshed")
+	count(descUpkeep, u.Restored, "restored")
+	count(descUpkeep, u.Removed, "taken")
 	if d, err := a.kernel.Drops(); err == nil {
 		count(descDrops, d.ARPIn, "arp", "in")
 		count(descDrops, d.ARPOut, "arp", "out")

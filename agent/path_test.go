@@ -66,7 +66,10 @@ func pathNode(t testing.TB) (*Agent, *wires) {
 		t.Fatal(err)
 	}
 	w := &wires{closed: make(chan struct{})}
-	clk := clock.System()
+	clk, err := clock.System()
+	if err != nil {
+		t.Fatal(err)
+	}
 	a, err := New(&config.Node{Cluster: "web", Name: "n0", Timing: spec.Profiles["lan"]}, Options{Host: &Host{Network: w, Clock: clk}})
 	if err != nil {
 		t.Fatal(err)

@@ -34,6 +34,7 @@ var catalogue = map[string]struct{ severity, fix string }{
 	"guard-none":           {"error", "give the agent CAP_NET_ADMIN and a kernel with eBPF or nftables netdev; until then this node's groups move only after `hanode confirm-off`"},
 	vip.ProblemDetached:    {"warning", "something removed or preceded the guard and it was put back; find out what manages tc or tcx on this host"},
 	vip.ProblemAttach:      {"error", "a device cannot be guarded; do not put addresses on it"},
+	vip.ProblemTaken:       {"warning", "tell the program that manages the device to leave addresses alone that it did not put on; the text names it where it is known"},
 	vip.ProblemSysctl:      {"warning", "set arp_ignore=1 and arp_announce=2 on the device by hand"},
 	"bad-address":          {"error", "correct the address in the cluster file and apply it again"},
 	"founders-differ":      {"error", "make cluster, node blocks, timing and port equal in the node files of all founders"},

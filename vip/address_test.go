@@ -146,7 +146,7 @@ func (m *machine) addByHand(t *testing.T, dev string, addrs ...string) {
 				return err
 			}
 			ad.Flags = unix.IFA_F_NODAD
-			if err := netlink.AddrAdd(l, ad); err != nil {
+			if err := netlink.AddrReplace(l, ad); err != nil {
 				return err
 			}
 		}

@@ -17,7 +17,8 @@ type device struct {
 	name, kind    string
 	ethernet      bool
 	loopback      bool
-	up            bool // administratively up and with carrier
+	admin         bool // administratively up
+	up            bool // and with carrier
 	mac           net.HardwareAddr
 }
 

@@ -25,13 +25,18 @@ type host struct {
 	tier   Tier
 	why    string
 	ann    *announcer
+	keep   *keeper
+	news   *news
 	packet int // AF_PACKET socket that only sends
 
 	// mu serialises what changes addresses, devices and the list.
 	mu       sync.Mutex
 	universe map[netip.Addr]Address // as last prepared
 	known    map[netip.Addr]Address // what the guard knows and vips.json lists
-	raised   map[string]string      // problems that stand, by code
+
+	told   sync.Mutex                     // guards the two below
+	raised map[string]string              // problems that stand, by code
+	robbed map[netip.Addr][]clock.Instant // when another program took an address off, lately
 
 	// look guards what sending needs; it is held for map accesses only.
 	look   sync.RWMutex
@@ -59,14 +64,22 @@ func Open(opts Options) (Kernel, error) {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
 	if opts.Clock == nil {
-		opts.Clock = clock.System()
+		clk, err := clock.System()
+		if err != nil {
+			return nil, err
+		}
+		opts.Clock = clk
 	}
 	h := &host{
 		opts: opts, log: opts.Log, packet: -1,
 		universe: map[netip.Addr]Address{}, known: map[netip.Addr]Address{},
-		raised: map[string]string{}, placed: map[netip.Addr]place{},
+		raised: map[string]string{}, robbed: map[netip.Addr][]clock.Instant{}, placed: map[netip.Addr]place{},
 	}
 	h.ann = newAnnouncer(h.send)
+	h.keep = &keeper{
+		clk: opts.Clock, log: opts.Log, kick: make(chan struct{}, 1), kept: map[netip.Addr]*kept{},
+		again: h.ann.again, taken: h.taken,
+	}
 	if err := h.open(); err != nil {
 		h.release()
 		return nil, err
@@ -74,6 +87,9 @@ func Open(opts Options) (Kernel, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	h.cancel = cancel
 	h.wg.Go(func() { h.watch(ctx) })
+	h.wg.Go(func() { h.keep.run(ctx) })
+	h.wg.Go(func() { h.news.run(h.keep.deleted, h.keep.resync) })
+	context.AfterFunc(ctx, h.news.close)
 	return h, nil
 }
 
@@ -82,6 +98,13 @@ func (h *host) open() (err error) {
 		return err
 	}
 	if h.rtnl, err = openRTNL(h.thread); err != nil {
+		return err
+	}
+	if h.keep.sock, err = newBatcher(h.thread); err != nil {
+		return err
+	}
+	h.keep.rtnl = h.rtnl
+	if h.news, err = newNews(h.thread); err != nil {
 		return err
 	}
 	err = h.thread.Do(func() (err error) {
@@ -177,7 +200,7 @@ func (h *host) Prepare(addrs []Address) error {
 	if err != nil {
 		return err
 	}
-	known, gone := h.split(want, have)
+	known, gone := h.split(want, have, h.keep.addresses())
 	// The list first: nothing may be on the host that is in no list.
 	if !sameAddresses(known, h.known) {
 		if err := saveList(h.opts.Dir, values(known)); err != nil {
@@ -195,11 +218,14 @@ func (h *host) Prepare(addrs []Address) error {
 }
 
 // split says what is known from now on, and what need not be guarded any more:
-// what is neither wanted nor on the host.
-func (h *host) split(want map[netip.Addr]Address, have []assigned) (known map[netip.Addr]Address, gone []netip.Addr) {
+// what is neither wanted, nor on the host, nor kept, which may be off and come back.
+func (h *host) split(want map[netip.Addr]Address, have []assigned, kept []netip.Addr) (known map[netip.Addr]Address, gone []netip.Addr) {
 	on := map[netip.Addr]bool{}
 	for _, x := range have {
 		on[x.prefix.Addr()] = true
+	}
+	for _, a := range kept {
+		on[a] = true
 	}
 	known = make(map[netip.Addr]Address, len(want))
 	for a, v := range want {
@@ -224,11 +250,25 @@ func (h *host) Add(a Address) error {
 	if _, ok := h.universe[a.Addr]; !ok {
 		return fmt.Errorf("add %s: %w", a.Addr, ErrNotPrepared)
 	}
-	d, err := h.device(a)
+	d, p, err := h.ready(a)
 	if err != nil {
 		return fmt.Errorf("add %s: %w", a.Addr, err)
 	}
-	var p place
+	if err := h.keep.add(a, d.index); err != nil {
+		return fmt.Errorf("add %s to %s: %w%s", a.Addr, d.name, err, addHint(a.Addr, err))
+	}
+	h.look.Lock()
+	h.placed[a.Addr] = p
+	h.look.Unlock()
+	return nil
+}
+
+// ready chooses the device of a and prepares it: guarded, with the settings a
+// virtual address needs. mu is held.
+func (h *host) ready(a Address) (d device, p place, err error) {
+	if d, err = h.device(a); err != nil {
+		return d, p, err
+	}
 	var settings error
 	err = h.thread.Do(func() error {
 		settings = applySettings(d.name)
@@ -236,20 +276,14 @@ func (h *host) Add(a Address) error {
 		return nil
 	})
 	if err != nil {
-		return err
+		return d, p, err
 	}
 	if settings == nil {
 		h.problem(ProblemSysctl, "")
 	} else {
 		h.problem(ProblemSysctl, fmt.Sprintf("%s: %v; set arp_ignore=1, arp_announce=2 and promote_secondaries=1 there", d.name, settings))
 	}
-	if err := h.rtnl.addAddress(d.index, a.Addr); err != nil {
-		return fmt.Errorf("add %s to %s: %w%s", a.Addr, d.name, err, addHint(a.Addr, err))
-	}
-	h.look.Lock()
-	h.placed[a.Addr] = p
-	h.look.Unlock()
-	return nil
+	return d, p, nil
 }
 
 func addHint(a netip.Addr, err error) string {
@@ -300,6 +334,7 @@ func (h *host) Del(a Address) error {
 
 // del takes an address of ours off wherever it is.
 func (h *host) del(a netip.Addr) error {
+	h.keep.drop(a) // first, or a refresh would bring it back
 	where, err := h.where(a)
 	if err != nil {
 		return err
@@ -368,7 +403,18 @@ func (h *host) set(a Address, open bool) error {
 	return err
 }
 
-func (h *host) Renew(end clock.Instant) error { return h.guard.Renew(end) }
+func (h *host) Renew(end clock.Instant) error {
+	err := h.guard.Renew(end)
+	if !errors.Is(err, ErrTooFar) {
+		h.keep.renewed(end.Boot)
+	}
+	return err
+}
+
+func (h *host) Upkeep() Upkeep {
+	k := h.keep
+	return Upkeep{Refreshed: k.refreshed.Load(), Restored: k.restored.Load(), Removed: k.removed.Load()}
+}
 
 func (h *host) Announce(a Address) { h.ann.start(a) }
 
@@ -467,6 +513,8 @@ func (h *host) release() {
 			h.cancel()
 		}
 		h.wg.Wait()
+		h.news.close()
+		h.keep.sock.close()
 		h.ann.stopAll()
 		if h.guard != nil {
 			h.guard.Release()

@@ -37,7 +37,12 @@ const (
 // TestMain also plays the holder, and starts itself again in a user namespace
 // when it is not root: there the nftables tier is tested and no other loads.
 func TestMain(m *testing.M) {
-	if mode := os.Getenv(envHold); mode != "" {
+	switch mode := os.Getenv(envHold); mode {
+	case "":
+	case unshared:
+		holdUnshared()
+		return
+	default:
 		hold(mode, os.Getenv(envDir))
 		return
 	}
@@ -278,7 +283,16 @@ type asker struct {
 	wg      sync.WaitGroup
 }
 
-func boot() time.Duration { return clock.System().Now().Boot }
+// sys is the host's clock.
+var sys = func() clock.Clock {
+	c, err := clock.System()
+	if err != nil {
+		panic(err)
+	}
+	return c
+}()
+
+func boot() time.Duration { return sys.Now().Boot }
 
 func newAsker(t *testing.T, m *machine, kind string) *asker {
 	t.Helper()
@@ -457,7 +471,7 @@ func (m *machine) open(t testing.TB, o Options) *host {
 	return h
 }
 
-func in(d time.Duration) clock.Instant { return clock.System().Now().Add(d) }
+func in(d time.Duration) clock.Instant { return sys.Now().Add(d) }
 
 // hold is the holder of another process: it answers for both VIPs, renewing a
 // lease of 300 ms each 25 ms, and prints every end once it has written it. It
@@ -494,7 +508,16 @@ type holder struct {
 
 func (m *machine) startHolder(t *testing.T, mode, dir string) *holder {
 	t.Helper()
-	h := &holder{cmd: exec.Command("/proc/self/exe")}
+	return m.startHolderBy(t, mode, dir)
+}
+
+// startHolderBy starts it by another command, which becomes its parent.
+func (m *machine) startHolderBy(t *testing.T, mode, dir string, by ...string) *holder {
+	t.Helper()
+	self, err := os.Executable()
+	must(t, err)
+	args := append(by, self)
+	h := &holder{cmd: exec.Command(args[0], args[1:]...)}
 	h.cmd.Env = append(os.Environ(), envHold+"="+mode, envDir+"="+dir)
 	out, err := h.cmd.StdoutPipe()
 	must(t, err)
@@ -512,6 +535,20 @@ func (m *machine) startHolder(t *testing.T, mode, dir string) *holder {
 	})
 	t.Cleanup(h.kill)
 	return h
+}
+
+// waitHolding returns once it has written its first lease.
+func (h *holder) waitHolding(t *testing.T) {
+	t.Helper()
+	for i := 0; h.end.Load() == 0 && h.bad.Load() == nil && i < 1000; i++ {
+		time.Sleep(10 * time.Millisecond)
+	}
+	if b := h.bad.Load(); b != nil {
+		t.Fatal(*b)
+	}
+	if h.end.Load() == 0 {
+		t.Fatal("the holder does not start")
+	}
 }
 
 // kill is kill -9; once it returns the process is gone.

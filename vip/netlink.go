@@ -85,6 +85,7 @@ func (r *rtnl) links() (devices, error) {
 			index: at.Index, master: at.MasterIndex, name: at.Name, kind: l.Type(), mac: at.HardwareAddr,
 			ethernet: at.EncapType == "ether",
 			loopback: at.Flags&net.FlagLoopback != 0,
+			admin:    at.Flags&net.FlagUp != 0,
 			up:       at.Flags&net.FlagUp != 0 && at.RawFlags&unix.IFF_LOWER_UP != 0,
 		}
 	}
@@ -160,43 +161,18 @@ func attributes(b []byte) iter.Seq2[uint16, []byte] {
 	}
 }
 
-// addAddress puts the bare address on a device, never to be a source by
-// preference, without duplicate detection, and marked. EEXIST is success.
-func (r *rtnl) addAddress(index int, a netip.Addr) error {
-	req := r.addressRequest(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK, index, a)
-	flags := make([]byte, 4)
-	if a.Is6() {
-		binary.NativeEndian.PutUint32(flags, unix.IFA_F_NODAD)
-	}
-	req.AddData(nl.NewRtAttr(unix.IFA_FLAGS, flags))
-	life := nl.IfaCacheInfo{IfaCacheinfo: unix.IfaCacheinfo{Prefered: 0, Valid: 0xffffffff}}
-	req.AddData(nl.NewRtAttr(unix.IFA_CACHEINFO, life.Serialize()))
-	req.AddData(nl.NewRtAttr(attrProto, []byte{ourProto}))
-	if _, err := req.Execute(unix.NETLINK_ROUTE, 0); err != nil && !errors.Is(err, unix.EEXIST) {
-		return err
-	}
-	return nil
-}
-
 // delAddress takes it off. EADDRNOTAVAIL and a device that is gone are success.
 func (r *rtnl) delAddress(index int, a netip.Addr) error {
-	_, err := r.addressRequest(unix.RTM_DELADDR, unix.NLM_F_ACK, index, a).Execute(unix.NETLINK_ROUTE, 0)
-	if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) && !errors.Is(err, unix.ENODEV) {
+	req := takeOff(index, a)
+	req.Sockets = r.sockets
+	if _, err := req.Execute(unix.NETLINK_ROUTE, 0); err != nil && !isGone(err) {
 		return err
 	}
 	return nil
 }
 
-func (r *rtnl) addressRequest(kind, flags, index int, a netip.Addr) *nl.NetlinkRequest {
-	req := r.request(kind, flags)
-	family := unix.AF_INET
-	if a.Is6() {
-		family = unix.AF_INET6
-	}
-	msg := nl.NewIfAddrmsg(family)
-	msg.Index, msg.Prefixlen = uint32(index), uint8(a.BitLen())
-	req.AddData(msg)
-	req.AddData(nl.NewRtAttr(unix.IFA_LOCAL, a.AsSlice()))
-	req.AddData(nl.NewRtAttr(unix.IFA_ADDRESS, a.AsSlice()))
-	return req
+// isUp reports whether a device is there and up, as of now.
+func (r *rtnl) isUp(index int) bool {
+	l, err := r.handle.LinkByIndex(index)
+	return err == nil && l.Attrs().Flags&net.FlagUp != 0
 }

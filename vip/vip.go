@@ -31,9 +31,12 @@ type Kernel interface {
 	// ports of bridges and bonds. Addresses that are no longer listed stop being
 	// guarded once they are off the host.
 	Prepare(addrs []Address) error
-	// Add puts a prepared address on its device, as /32 or /128. It is there
-	// already: success. ErrNotPrepared if it never went through Prepare. It
-	// answers only once it is open.
+	// Add puts a prepared address on its device, as /32 or /128, and keeps it there
+	// while the lease runs: it is put back if somebody takes it off, or when its
+	// device returns. Without a lease it goes by its lifetime, LifeBound after the
+	// last, and is back when the next begins. It is there already: success.
+	// ErrNotPrepared if it never went through Prepare. It answers only once it is
+	// open.
 	Add(a Address) error
 	// Del takes the address off and destroys the connections that are left on
 	// it. Close it first. It is not there: success.
@@ -64,6 +67,8 @@ type Kernel interface {
 	Tier() Tier
 	// Why says why no better tier could be had; "" on the best.
 	Why() string
+	// Upkeep counts what keeping the addresses on took.
+	Upkeep() Upkeep
 	// Drops counts the packets that closed addresses were denied.
 	Drops() (guard.Drops, error)
 	// Shutdown closes all, removes our addresses and gives back what the process
@@ -132,6 +137,8 @@ const (
 	ProblemDetached = "guard-detached"
 	// ProblemAttach: a device cannot be guarded.
 	ProblemAttach = "guard-attach-failed"
+	// ProblemTaken: another program takes addresses off again and again.
+	ProblemTaken = "vip-taken"
 	// ProblemSysctl: a device keeps settings that let it answer ARP for
 	// addresses of other devices.
 	ProblemSysctl = "vip-device-settings"

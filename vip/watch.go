@@ -106,13 +106,31 @@ func (h *host) reconcile() {
 	h.look.RLock()
 	now := h.devs
 	h.look.RUnlock()
+	h.rehome(now)
 	h.mu.Unlock()
+	h.forgive()
 	h.ann.again(func(a Address) bool {
 		h.look.RLock()
 		defer h.look.RUnlock()
 		p, ok := h.placed[a.Addr]
 		return ok && now[p.index].up && !before[p.index].up
 	})
+}
+
+// rehome puts addresses whose device is there again, under whatever number, where
+// they belong: it is guarded first. mu is held.
+func (h *host) rehome(now devices) {
+	for _, a := range h.keep.homeless(now) {
+		d, p, err := h.ready(a)
+		if err != nil || !d.admin {
+			continue // at the next change of a device
+		}
+		h.look.Lock()
+		h.placed[a.Addr] = p
+		h.look.Unlock()
+		h.keep.move(a.Addr, d.index)
+		h.keep.wake()
+	}
 }
 
 // attach makes the guarded devices those that must be. mu is held.
@@ -147,8 +165,10 @@ func (h *host) attach() error {
 	return err
 }
 
-// problem reports a change of what stands under a code. mu is held.
+// problem reports a change of what stands under a code.
 func (h *host) problem(code, text string) {
+	h.told.Lock()
+	defer h.told.Unlock()
 	if h.raised[code] == text {
 		return
 	}

@@ -52,7 +52,10 @@ func TestOneClockAlone(t *testing.T) {
 }
 
 func TestSystem(t *testing.T) {
-	c := System()
+	c, err := System()
+	if err != nil {
+		t.Fatal(err)
+	}
 	before := c.Now()
 	if before.IsZero() || before.Boot <= 0 || before.Raw <= 0 {
 		t.Error(before)

@@ -6,13 +6,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// System returns this host's clocks.
-func System() Clock { return system{} }
+// System returns this host's clocks. Boot is what the kernel itself reads, also in
+// a time namespace, which shows its processes another one. It fails where that
+// cannot be made good: a lease written in one clock and checked in another would
+// never hold, or never end.
+func System() (Clock, error) {
+	off, err := bootOffset()
+	if err != nil {
+		return nil, err
+	}
+	return system{off}, nil
+}
 
-type system struct{}
+// system reads the clocks; ahead is how far this process's boot clock is ahead of
+// the kernel's.
+type system struct{ ahead time.Duration }
 
-func (system) Now() Instant {
-	return Instant{Boot: read(unix.CLOCK_BOOTTIME), Raw: read(unix.CLOCK_MONOTONIC_RAW)}
+func (s system) Now() Instant {
+	return Instant{Boot: read(unix.CLOCK_BOOTTIME) - s.ahead, Raw: read(unix.CLOCK_MONOTONIC_RAW)}
 }
 
 func (system) Wall() time.Time { return time.Now() }

@@ -66,6 +66,9 @@ func OpenEBPF(cfg Config) (Guard, error) {
 }
 
 func (g *ebpfGuard) start() (err error) {
+	if err := checkClock(g.clk); err != nil {
+		return err
+	}
 	if g.lease, err = mapWords(g.objs.Lease); err != nil {
 		return err
 	}

@@ -49,6 +49,15 @@ func frame(t *testing.T, s string) []byte {
 	return b
 }
 
+func system(t *testing.T) clock.Clock {
+	t.Helper()
+	c, err := clock.System()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
 // bare is the eBPF guard without devices.
 func bare(t *testing.T) *ebpfGuard {
 	t.Helper()
@@ -56,7 +65,7 @@ func bare(t *testing.T) *ebpfGuard {
 		t.Skip("bpf() needs root; the nftables rules are tested in package vip as any user")
 	}
 	_ = rlimit.RemoveMemlock() // needed before Linux 5.11 only
-	g := &ebpfGuard{clk: clock.System(), slots: map[netip.Addr]uint32{}, attached: map[int]bool{}}
+	g := &ebpfGuard{clk: system(t), slots: map[netip.Addr]uint32{}, attached: map[int]bool{}}
 	if err := loadProgObjects(&g.objs, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -149,7 +158,8 @@ func TestOpenNeedsBitAndLease(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	in := func(d time.Duration) clock.Instant { return clock.System().Now().Add(d) }
+	clk := system(t)
+	in := func(d time.Duration) clock.Instant { return clk.Now().Add(d) }
 	ck(g.Set(v4, true))
 	check("open without a lease", "drop", "drop")
 	g.lease.forward(uint64(in(2 * TooFar).Boot))
@@ -198,6 +208,33 @@ func TestForwardOnly(t *testing.T) {
 		w.forward(c.write)
 		if got := w.at(0).Load(); got != c.want {
 			t.Errorf("after %d: %d, want %d", c.write, got, c.want)
+		}
+	}
+}
+
+// shifted is a clock as a process sees it in a time namespace that nobody
+// corrected for.
+type shifted struct {
+	clock.Clock
+	by time.Duration
+}
+
+func (s shifted) Now() clock.Instant { return s.Clock.Now().Add(s.by) }
+
+func TestAnotherClockThanTheKernelsIsRefused(t *testing.T) {
+	bare(t) // skips where bpf() is refused
+	clk := system(t)
+	for range 100 {
+		if err := checkClock(clk); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, by := range []time.Duration{-time.Hour, -10 * time.Millisecond, time.Second, 24 * time.Hour} {
+		if err := checkClock(shifted{clk, by}); err == nil || !strings.Contains(err.Error(), "outside of time namespaces") {
+			t.Errorf("a clock that is off by %v: %v", by, err)
+		}
+		if _, err := OpenEBPF(Config{Clock: shifted{clk, by}}); err == nil {
+			t.Errorf("the guard opened with a clock that is off by %v", by)
 		}
 	}
 }

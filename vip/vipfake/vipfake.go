@@ -24,7 +24,7 @@ type Host struct {
 	clk clock.Clock
 
 	mu         sync.Mutex
-	addrs      map[netip.Addr]vip.Address // on its devices
+	addrs      map[netip.Addr]placed      // on its devices, until their lifetime ends
 	listed     map[netip.Addr]vip.Address // in vips.json
 	guard      *guardState                // the one that is attached; nil before the first Open
 	announcing map[netip.Addr]*Kernel
@@ -32,6 +32,16 @@ type Host struct {
 	onAnnounce func(vip.Address)
 	tier       vip.Tier
 }
+
+// placed is an address as one incarnation put it on.
+type placed struct {
+	vip.Address
+	by    *Kernel       // keeps it on while the lease runs
+	until time.Duration // boot time; not looked at on vip.TierNone, where no time is a bound
+}
+
+// lifetime is how long an address outlives the lease at most.
+const lifetime = 2 * time.Second
 
 // guardState is one incarnation's maps.
 type guardState struct {
@@ -43,7 +53,7 @@ type guardState struct {
 func NewHost(clk clock.Clock) *Host {
 	return &Host{
 		clk: clk, tier: vip.TierEBPF,
-		addrs: map[netip.Addr]vip.Address{}, listed: map[netip.Addr]vip.Address{}, announcing: map[netip.Addr]*Kernel{},
+		addrs: map[netip.Addr]placed{}, listed: map[netip.Addr]vip.Address{}, announcing: map[netip.Addr]*Kernel{},
 	}
 }
 
@@ -122,8 +132,14 @@ func (h *Host) Answering(out []netip.Addr) []netip.Addr {
 	return out
 }
 
+// on reports whether a is on a device. mu is held.
+func (h *Host) on(a netip.Addr, now time.Duration) bool {
+	p, ok := h.addrs[a]
+	return ok && (h.tier == vip.TierNone || now < p.until)
+}
+
 func (h *Host) answers(a netip.Addr, now time.Duration) bool {
-	if _, on := h.addrs[a]; !on {
+	if !h.on(a, now) {
 		return false
 	}
 	if h.tier == vip.TierNone {
@@ -133,12 +149,13 @@ func (h *Host) answers(a netip.Addr, now time.Duration) bool {
 	return g != nil && g.open[a] && now < g.lease && g.lease-now < guard.TooFar
 }
 
-// Has reports whether a is on one of the host's devices, open or not.
+// Has reports whether a is on one of the host's devices, open or not: it was added,
+// and its lifetime, which ends soon after the lease, runs.
 func (h *Host) Has(a netip.Addr) bool {
+	now := h.clk.Now().Boot
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	_, on := h.addrs[a]
-	return on
+	return h.on(a, now)
 }
 
 // Announcing reports whether a's announcements are being repeated.
@@ -155,6 +172,7 @@ type Kernel struct {
 	tier  vip.Tier
 
 	universe map[netip.Addr]vip.Address // guarded by host.mu
+	upkeep   vip.Upkeep                 // guarded by host.mu
 }
 
 var _ vip.Kernel = (*Kernel)(nil)
@@ -206,7 +224,8 @@ func (k *Kernel) Add(a vip.Address) error {
 		if _, ok := k.universe[a.Addr]; !ok {
 			return fmt.Errorf("add %s: %w", a.Addr, vip.ErrNotPrepared)
 		}
-		k.host.addrs[a.Addr] = a
+		now := k.host.clk.Now().Boot
+		k.host.addrs[a.Addr] = placed{a, k, max(now, k.guard.lease) + lifetime}
 		return nil
 	})
 }
@@ -239,12 +258,41 @@ func (k *Kernel) set(op string, a vip.Address, open bool) error {
 // Renew implements vip.Kernel.
 func (k *Kernel) Renew(end clock.Instant) error {
 	return k.step("renew", func() error {
-		if end.Boot-k.host.clk.Now().Boot > guard.TooFar {
+		now := k.host.clk.Now().Boot
+		if end.Boot-now > guard.TooFar {
 			return vip.ErrTooFar
 		}
 		k.guard.lease = max(k.guard.lease, end.Boot)
+		k.keep(now)
 		return nil
 	})
+}
+
+// keep refreshes what this incarnation put on, and puts back what went by its
+// lifetime. mu is held.
+func (k *Kernel) keep(now time.Duration) {
+	if now >= k.guard.lease {
+		return
+	}
+	for a, p := range k.host.addrs {
+		if p.by != k {
+			continue
+		}
+		if now >= p.until {
+			k.upkeep.Restored++
+		} else {
+			k.upkeep.Refreshed++
+		}
+		p.until = k.guard.lease + lifetime
+		k.host.addrs[a] = p
+	}
+}
+
+// Upkeep implements vip.Kernel.
+func (k *Kernel) Upkeep() vip.Upkeep {
+	k.host.mu.Lock()
+	defer k.host.mu.Unlock()
+	return k.upkeep
 }
 
 // Announce implements vip.Kernel. Only the first announcement is shown.
@@ -273,15 +321,18 @@ func (k *Kernel) Silence(a vip.Address) {
 
 // Ours implements vip.Kernel.
 func (k *Kernel) Ours() ([]vip.Address, error) {
+	now := k.host.clk.Now().Boot
 	k.host.mu.Lock()
 	defer k.host.mu.Unlock()
-	return k.host.ours(), nil
+	return k.host.ours(now), nil
 }
 
-func (h *Host) ours() []vip.Address {
+func (h *Host) ours(now time.Duration) []vip.Address {
 	out := make([]vip.Address, 0, len(h.addrs))
-	for _, a := range h.addrs {
-		out = append(out, a)
+	for a, p := range h.addrs {
+		if h.on(a, now) {
+			out = append(out, p.Address)
+		}
 	}
 	slices.SortFunc(out, func(a, b vip.Address) int { return cmp.Compare(a.Addr.String(), b.Addr.String()) })
 	return out
@@ -290,7 +341,7 @@ func (h *Host) ours() []vip.Address {
 // RemoveOurs implements vip.Kernel.
 func (k *Kernel) RemoveOurs() (removed []vip.Address, err error) {
 	err = k.step("removeours", func() error {
-		removed = k.host.ours()
+		removed = k.host.ours(k.host.clk.Now().Boot)
 		for _, a := range removed {
 			if _, known := k.guard.open[a.Addr]; known {
 				k.guard.open[a.Addr] = false

@@ -1,0 +1,137 @@
+package vip
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"syscall"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"hanode/vip/internal/nsthread"
+)
+
+// message is one request that the kernel acknowledges.
+type message = *nl.NetlinkRequest
+
+// put asks for the bare address on a device, living for that many seconds: never to
+// be a source by preference, without duplicate detection, and marked. flags say
+// what if it is there: unix.NLM_F_REPLACE or unix.NLM_F_EXCL.
+func put(index int, a netip.Addr, life uint32, flags int) message {
+	req := addressMessage(unix.RTM_NEWADDR, unix.NLM_F_CREATE|flags, index, a)
+	f := make([]byte, 4)
+	if a.Is6() {
+		binary.NativeEndian.PutUint32(f, unix.IFA_F_NODAD)
+	}
+	req.AddData(nl.NewRtAttr(unix.IFA_FLAGS, f))
+	c := nl.IfaCacheInfo{IfaCacheinfo: unix.IfaCacheinfo{Prefered: 0, Valid: life}}
+	req.AddData(nl.NewRtAttr(unix.IFA_CACHEINFO, c.Serialize()))
+	req.AddData(nl.NewRtAttr(attrProto, []byte{ourProto}))
+	return req
+}
+
+// takeOff asks for the bare address to go.
+func takeOff(index int, a netip.Addr) message {
+	return addressMessage(unix.RTM_DELADDR, 0, index, a)
+}
+
+// isGone reports an error that means that there is nothing to take off.
+func isGone(err error) bool {
+	return errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.ENODEV)
+}
+
+func addressMessage(kind, flags, index int, a netip.Addr) message {
+	req := nl.NewNetlinkRequest(kind, flags|unix.NLM_F_ACK)
+	family := unix.AF_INET
+	if a.Is6() {
+		family = unix.AF_INET6
+	}
+	msg := nl.NewIfAddrmsg(family)
+	msg.Index, msg.Prefixlen = uint32(index), uint8(a.BitLen())
+	req.AddData(msg)
+	req.AddData(nl.NewRtAttr(unix.IFA_LOCAL, a.AsSlice()))
+	req.AddData(nl.NewRtAttr(unix.IFA_ADDRESS, a.AsSlice()))
+	return req
+}
+
+// batcher writes many messages with one system call. One caller at a time.
+type batcher struct {
+	fd  int
+	buf []byte
+}
+
+func newBatcher(t *nsthread.Thread) (*batcher, error) {
+	b := &batcher{fd: -1, buf: make([]byte, 64<<10)}
+	err := t.Do(func() (err error) {
+		b.fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+		if err != nil {
+			return err
+		}
+		// Answers without the question in them; kernels before 4.3 send it, and it fits.
+		_ = unix.SetsockoptInt(b.fd, unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, 1)
+		if err := unix.Bind(b.fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+			return err
+		}
+		return unix.SetsockoptTimeval(b.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: netlinkTimeout})
+	})
+	if err != nil {
+		b.close()
+		return nil, fmt.Errorf("open netlink: %w", err)
+	}
+	return b, nil
+}
+
+func (b *batcher) close() {
+	if b != nil && b.fd >= 0 {
+		_ = unix.Close(b.fd)
+	}
+}
+
+// one sends one message and returns the kernel's answer.
+func (b *batcher) one(m message) error { return b.send([]message{m})[0] }
+
+// send sends all, in order, and returns the kernel's answer to each.
+func (b *batcher) send(ms []message) []error {
+	errs := make([]error, len(ms))
+	at := make(map[uint32]int, len(ms))
+	var out []byte
+	for i, m := range ms {
+		at[m.Seq] = i
+		out = append(out, m.Serialize()...)
+	}
+	fail := func(err error) []error {
+		for _, i := range at { // what was not answered
+			errs[i] = err
+		}
+		return errs
+	}
+	if err := unix.Sendto(b.fd, out, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return fail(fmt.Errorf("write to netlink: %w", err))
+	}
+	for len(at) > 0 {
+		n, _, err := unix.Recvfrom(b.fd, b.buf, 0)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return fail(fmt.Errorf("the kernel does not answer: %w", err))
+		}
+		msgs, err := syscall.ParseNetlinkMessage(b.buf[:n])
+		if err != nil {
+			return fail(fmt.Errorf("read from netlink: %w", err))
+		}
+		for _, m := range msgs {
+			i, ours := at[m.Header.Seq]
+			if !ours || m.Header.Type != unix.NLMSG_ERROR || len(m.Data) < 4 {
+				continue // an answer to what an earlier send gave up on
+			}
+			delete(at, m.Header.Seq)
+			if no := -int32(binary.NativeEndian.Uint32(m.Data)); no != 0 {
+				errs[i] = unix.Errno(no)
+			}
+		}
+	}
+	return errs
+}
