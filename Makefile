@@ -8,7 +8,7 @@ FOR      ?= 0
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race lint fmt fuzz e2e robustness bench demo sim generate docs deb ci clean
+.PHONY: help build test race lint fmt fuzz e2e robustness bench demo sim model generate docs deb ci clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ sim: ## SEEDS (1000) random fault schedules in virtual time: whole agents, then 
 	$(GO) test -c -o bin/sim.test ./agent
 	cd agent && ../bin/sim.test -test.timeout 0 -test.run 'TestSim$$' -sim.seeds $(SEEDS) -sim.from $(FROM) -sim.for $(FOR)
 	$(GO) test -count 1 -timeout 0 -run 'TestSim$$' ./lease -sim.seeds $(SEEDS)
+
+model: ## every state of docs/model/lease.pml, and each rule broken (needs spin; FULL=1: larger bounds)
+	FULL=$(FULL) docs/model/check.sh
 
 generate: ## what is generated: the guard's objects (needs clang) and docs/problems.md
 	$(GO) generate ./...
