@@ -432,3 +432,41 @@ func TestNothingAcknowledgedIsLost(t *testing.T) {
 		})
 	}
 }
+
+// TestFollowerIsNotLeftBehind: raft doubles its pause after each append that fails,
+// up to ten seconds, so a follower that was away would be left behind for as long
+// once it is back. An append waits for a node that is not heard instead of failing.
+// Without that it is slow, or the guard is not needed any more.
+func TestFollowerIsNotLeftBehind(t *testing.T) {
+	for _, guarded := range []bool{true, false} {
+		t.Run(fmt.Sprintf("guarded %v", guarded), func(t *testing.T) {
+			bubble(t, 3, func(l *lab) {
+				lead := l.found()
+				away := l.other(lead)
+				var longest time.Duration
+				for i := range 8 { // the pause may happen to end just then
+					if guarded {
+						l.silent.Store(&away.name)
+					}
+					l.net.Cut(away.name, "", "", true)
+					l.net.Cut("", away.name, "", true)
+					time.Sleep(time.Minute + time.Duration(i)*1300*time.Millisecond)
+					l.propose(fmt.Sprint("meanwhile ", i))
+					mark := must[uint64](t)(lead.Mark(l.t.Context()))
+					l.net.Heal()
+					l.silent.Store(nil)
+					longest = max(longest, l.until("it has caught up", func() bool { return away.m.Copy().Index >= mark }))
+					lead = l.leader()
+					if lead == away {
+						l.takeOver(l.other(away))
+						lead = l.leader()
+					}
+				}
+				t.Logf("caught up after %v at most", longest)
+				if guarded && longest > 2*time.Second || !guarded && longest < 3*time.Second {
+					t.Errorf("caught up after %v at most", longest)
+				}
+			})
+		})
+	}
+}

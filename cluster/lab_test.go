@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -25,6 +26,8 @@ type lab struct {
 	net   *memnet.Net
 	names []string
 	all   map[string]*member
+
+	silent atomic.Pointer[string] // a node that is not heard, as the others know; nil = none
 }
 
 // member is one node; its stores outlive it.
@@ -76,7 +79,8 @@ func (m *member) start() {
 	m.m = fsm.NewMachine()
 	m.Node = must[*Node](l.t)(Start(Config{
 		Name: m.name, Disk: 1, Machine: m.m, Stores: m.stores, Log: quietLog,
-		Listener: must[net.Listener](l.t)(h.Listen(raftPort)),
+		Reachable: func(node string) bool { s := l.silent.Load(); return s == nil || *s != node },
+		Listener:  must[net.Listener](l.t)(h.Listen(raftPort)),
 		Dial: func(ctx context.Context, node string) (net.Conn, error) {
 			to := l.all[node]
 			if to == nil {

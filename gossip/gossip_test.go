@@ -474,6 +474,30 @@ func TestLongPartition(t *testing.T) {
 	})
 }
 
+// TestNobodyElseRejoins: what TestLongPartition shows is our doing. memberlist alone
+// never finds those again that it took for dead.
+func TestNobodyElseRejoins(t *testing.T) {
+	bubble(t, []string{"a", "b", "c"}, func(l *lab) {
+		for _, m := range l.all { // after their first joins
+			m.halt()
+			m.tweak = func(c *Config) { c.noRejoin = true }
+		}
+		for _, n := range []string{"a", "b", "c"} {
+			l.all[n].start()
+		}
+		l.whole(30*time.Second, "a", "b", "c")
+		l.cutLink("c", "")
+		time.Sleep(10 * time.Minute)
+		l.net.Heal()
+		time.Sleep(10 * time.Minute)
+		for n, m := range l.all {
+			if len(m.Seen()) == 3 {
+				t.Errorf("%s sees everybody again without our rejoin: it is not needed any more", n)
+			}
+		}
+	})
+}
+
 // TestStopIsQuick: dials to the dead must not keep an agent from stopping.
 func TestStopIsQuick(t *testing.T) {
 	bubble(t, []string{"a", "b", "c"}, func(l *lab) {

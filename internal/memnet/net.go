@@ -45,6 +45,7 @@ type Net struct {
 	late   float64 // chance of a datagram to wait lateBy more, at most
 	lateBy time.Duration
 	delay  func(*rand.Rand) time.Duration
+	drop   func(from, to string, payload []byte) bool // nil = none
 	stats  Stats
 }
 
@@ -151,6 +152,12 @@ func (n *Net) SetDelay(delay func(*rand.Rand) time.Duration) {
 	n.set(func() { n.delay = delay })
 }
 
+// SetDrop loses the datagrams between hosts that drop picks; nil ends it. drop is
+// called with the network locked: it must not use it.
+func (n *Net) SetDrop(drop func(from, to string, payload []byte) bool) {
+	n.set(func() { n.drop = drop })
+}
+
 // PowerOff ends a host as a power cut does. Its own calls fail with
 // net.ErrClosed; its peers notice nothing but silence. Packets that were
 // already on the wire arrive. Unknown names are ignored.
@@ -197,7 +204,7 @@ func (n *Net) Heal() {
 	defer n.mu.Unlock()
 	clear(n.cuts)
 	clear(n.deaf)
-	n.loss, n.dup, n.late = 0, 0, 0
+	n.loss, n.dup, n.late, n.drop = 0, 0, 0, nil
 	n.delay = func(*rand.Rand) time.Duration { return defaultDelay }
 }
 
@@ -219,7 +226,7 @@ type Stats struct {
 	Sent, Delivered, Duplicated int
 	Overtook                    int // one that was sent before it on the same link
 	Lost                        int // by SetLoss
-	Cut                         int // by Cut
+	Cut                         int // by Cut or SetDrop
 	Off                         int // the receiver was off, or nobody has the address on that wire
 	NoSocket                    int // the receiver was on, but nobody listened
 	Overflow                    int // a full buffer: a slow reader or a paused host

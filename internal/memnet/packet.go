@@ -129,6 +129,10 @@ func (n *Net) transmit(h *Host, link int, d datagram, to netip.AddrPort) {
 		time.AfterFunc(loopDelay, func() { n.arrive(d, to) })
 		return
 	}
+	if n.drop != nil && n.drop(h.name, dst.host.name, d.data) {
+		n.stats.Cut++
+		return
+	}
 	f := n.flow(h, link, dst.host)
 	if n.loss > 0 && f.Float64() < n.loss {
 		n.stats.Lost++
