@@ -65,7 +65,7 @@ func (a *Agent) beatLoop(ctx context.Context) {
 			return
 		case <-tick.C:
 			now := a.now()
-			a.pulse.noteLate(now.Elapsed(ticked)-keepalive, a.timing().Deadtime, now)
+			a.pulse.noteSent(now.Elapsed(ticked), a.timing(), now)
 			ticked = now
 		case <-a.beats:
 		}

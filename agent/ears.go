@@ -89,6 +89,19 @@ func (e *ears) note(from string, b lease.Beat, now, woke clock.Instant, dead tim
 	h.beat, h.at = b, now
 }
 
+// forget starts to measure gaps anew.
+func (e *ears) forget() {
+	t := e.table.Load()
+	if t == nil {
+		return
+	}
+	for _, x := range *t {
+		x.mu.Lock()
+		x.heard.gaps = gaps{}
+		x.mu.Unlock()
+	}
+}
+
 func (e *ears) noteAnswer(from string, now clock.Instant) {
 	x := e.of(from)
 	x.mu.Lock()

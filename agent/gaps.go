@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"hanode/internal/clock"
+	"hanode/internal/tune"
 )
 
 // gapBounds are the upper ends of the buckets in which times between beats are
@@ -26,7 +27,14 @@ type gaps struct {
 	// cut off says nothing about how late a beat can be.
 	outages       uint64
 	longestOutage time.Duration
+	// tight is the longest gap that was too long for the deadtime though no outage,
+	// since there was none for tightShown; tightAt is when the newest ended.
+	tight   time.Duration
+	tightAt clock.Instant
 }
+
+// tightShown is how long beats that came almost too late stay in `status`.
+const tightShown = 24 * time.Hour
 
 // add counts one gap, which ended at now. dead is the deadtime.
 func (g *gaps) add(d, dead time.Duration, now clock.Instant) {
@@ -40,6 +48,12 @@ func (g *gaps) add(d, dead time.Duration, now clock.Instant) {
 	}
 	if d > g.max {
 		g.max, g.maxAt = d, now
+	}
+	if tune.Tight(d, dead) {
+		if now.Elapsed(g.tightAt) >= tightShown {
+			g.tight = 0
+		}
+		g.tight, g.tightAt = max(g.tight, d), now
 	}
 }
 

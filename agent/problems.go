@@ -43,6 +43,7 @@ var catalogue = map[string]struct{ severity, fix string }{
 	"stop-failed":          {"error", "stop the service by hand and find out why its stop command fails"},
 	"realtime-refused":     {"warning", "do what the text says, or remove realtime = true from the node file"},
 	"stalled":              {"warning", "this host did not run the agent in time; look for CPU, memory or disk pressure, or use a slower timing profile"},
+	"timing-tight":         {"warning", "see `hanode tune` on that node for a timing that fits; look for the load or the link that delays beats; virtual machines need the profile vm"},
 	"disk-hung":            {"error", "find out why the disk does not answer (dmesg, the storage behind it); the node keeps what it holds, does not lead and is given nothing new"},
 	"disk-full":            {"error", "make room on the file system of data_dir, or make it writable again; the agent goes on by itself"},
 	"disk-low":             {"warning", "make room on the file system of data_dir before it is full"},
@@ -103,6 +104,7 @@ func (a *Agent) local() []api.StatusProblem {
 	}
 	a.problems.mu.Unlock()
 	out = append(out, a.stallProblem()...)
+	out = append(out, a.tightProblem()...)
 	switch a.kernel.Tier() {
 	case vip.TierNftables:
 		out = append(out, show("guard-weak", fmt.Sprintf("%s: the guard is the nftables tier, which reads the wall clock (%s)", a.cfg.Name, a.kernel.Why()), nil))

@@ -11,6 +11,7 @@ import (
 	"hanode/fsm"
 	"hanode/internal/clock"
 	"hanode/internal/realtime"
+	"hanode/internal/spec"
 )
 
 // pulse notices that this process did not run: it was stopped or frozen, its
@@ -24,7 +25,8 @@ type pulse struct {
 	last  clock.Instant // the newest look
 	woke  clock.Instant // when the newest stall ended; zero = there was none
 	late  gaps          // how late this node's own beats went out
-	born  clock.Instant // since when late, gaps of others and stalls are measured
+	sent  gaps          // the same as times between two of them
+	born  clock.Instant // since when late, sent, gaps of others and stalls are measured
 	stall stalls        // since then
 	fresh stalls        // not yet in the history
 	news  chan struct{} // one slot: fresh is not empty
@@ -112,11 +114,19 @@ func (a *Agent) dazed(now clock.Instant) bool {
 	return !woke.IsZero() && now.Elapsed(woke) < a.timing().Deadtime
 }
 
-// noteLate counts how late a beat of this node went out.
-func (p *pulse) noteLate(d, dead time.Duration, now clock.Instant) {
+// noteSent counts a beat of this node, which went out gap after the one before.
+func (p *pulse) noteSent(gap time.Duration, t spec.Timing, now clock.Instant) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.late.add(d, dead, now)
+	p.late.add(gap-t.Keepalive, t.Deadtime, now)
+	p.sent.add(gap, t.Deadtime, now)
+}
+
+// restart forgets what was measured until now.
+func (p *pulse) restart(now clock.Instant) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.late, p.sent, p.stall, p.born = gaps{}, gaps{}, stalls{}, now
 }
 
 // stallLoop writes into the history that this node was stalled: once per stall, but

@@ -55,6 +55,10 @@ type Backend interface {
 	Events(ctx context.Context, after uint64, follow bool, fn func(Event) error) error
 	// Why explains where a group is and where it would go.
 	Why(ctx context.Context, group string) (*Why, error)
+	// Tune reports the times between beats that this node measured and the timing
+	// that they recommend. With reset it starts measuring anew first. It needs no
+	// leader.
+	Tune(ctx context.Context, reset bool) (*Tuning, error)
 	// Version says what runs. It never blocks.
 	Version() Version
 }

@@ -71,6 +71,11 @@ func (b *countingBackend) Why(_ context.Context, group string) (*Why, error) {
 	return &Why{Group: group}, nil
 }
 
+func (b *countingBackend) Tune(context.Context, bool) (*Tuning, error) {
+	b.calls++
+	return &Tuning{}, nil
+}
+
 func (b *countingBackend) Version() Version {
 	b.calls++
 	return Version{}

@@ -133,6 +133,15 @@ func (c *Client) Why(ctx context.Context, group string) (*Why, error) {
 	return call[Why](ctx, c, "why", url.Values{"group": {group}}, nil, 0)
 }
 
+// Tune reports what the agent measured and recommends; with reset, after it has
+// started measuring anew.
+func (c *Client) Tune(ctx context.Context, reset bool) (*Tuning, error) {
+	if reset {
+		return call[Tuning](ctx, c, "tune", nil, resetBody{Reset: &reset}, 0)
+	}
+	return call[Tuning](ctx, c, "tune", nil, nil, 0)
+}
+
 // Version says what the agent runs.
 func (c *Client) Version(ctx context.Context) (Version, error) {
 	v, err := call[Version](ctx, c, "version", nil, nil, 0)

@@ -19,6 +19,7 @@ func FuzzDecode(f *testing.F) {
 		`{"group":"web","to":"b","unpin":false,"wait_ms":1}`,
 		`{"node":"a","on":true,"wait_ms":0.5}`,
 		`{"on":false}`,
+		`{"reset":true}`,
 		`{"node":"a","confirm":"a is off"}`,
 		`{}`,
 		`{"groups":null}`,
@@ -36,6 +37,9 @@ func FuzzDecode(f *testing.F) {
 		if req, err := decodeMove(bytes.NewReader(body)); err == nil {
 			sent := moveBody{Group: req.Group, To: Known(req.To), Unpin: req.Unpin, WaitMS: MS(req.Wait)}
 			again(t, sent, req, func(b []byte) (MoveRequest, error) { return decodeMove(bytes.NewReader(b)) })
+		}
+		if reset, err := decodeReset(bytes.NewReader(body)); err == nil {
+			again(t, resetBody{Reset: &reset}, reset, func(b []byte) (bool, error) { return decodeReset(bytes.NewReader(b)) })
 		}
 		if req, err := decodeNode(bytes.NewReader(body)); err == nil {
 			sent := nodeBody{Node: req.node, On: &req.on, WaitMS: MS(req.wait)}
@@ -69,7 +73,7 @@ func again[T any](t *testing.T, sent any, want T, decode func([]byte) (T, error)
 // Whatever is asked of the server, it answers JSON and a status that fits it,
 // and what it refuses never reaches the Backend.
 func FuzzServer(f *testing.F) {
-	for _, path := range []string{"/v1/apply", "/v1/move", "/v1/standby", "/v1/maintenance", "/v1/confirm-off", "/v1/leave", "/v1/plan", "/v1/why?group=web", "/v1/events?after=1", "/"} {
+	for _, path := range []string{"/v1/apply", "/v1/move", "/v1/standby", "/v1/maintenance", "/v1/confirm-off", "/v1/leave", "/v1/tune", "/v1/plan", "/v1/why?group=web", "/v1/events?after=1", "/"} {
 		f.Add(path, []byte(`{"group":"web"}`))
 	}
 	f.Fuzz(func(t *testing.T, path string, body []byte) {

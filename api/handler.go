@@ -41,6 +41,9 @@ func Handler(b Backend) http.Handler {
 	mux.HandleFunc("POST /v1/confirm-off", post(decodeConfirmOff, func(ctx context.Context, q ConfirmOffRequest) (any, error) {
 		return nonNil(b.ConfirmOff(ctx, q))
 	}))
+	mux.HandleFunc("POST /v1/tune", post(decodeReset, func(ctx context.Context, reset bool) (any, error) {
+		return nonNil(b.Tune(ctx, reset))
+	}))
 	mux.HandleFunc("POST /v1/leave", post(decodeEmpty, func(ctx context.Context, _ struct{}) (any, error) {
 		return struct{}{}, b.Leave(ctx)
 	}))
@@ -99,6 +102,9 @@ func reads(b Backend) *http.ServeMux {
 		}
 		return nonNil(b.Why(ctx, q["group"]))
 	}, "group"))
+	mux.HandleFunc("GET /v1/tune", get(func(ctx context.Context, _ query) (any, error) {
+		return nonNil(b.Tune(ctx, false))
+	}))
 	mux.HandleFunc("GET /v1/version", get(func(context.Context, query) (any, error) {
 		return b.Version(), nil
 	}))

@@ -35,6 +35,9 @@ type (
 	switchBody struct {
 		On *bool `json:"on"`
 	}
+	resetBody struct {
+		Reset *bool `json:"reset"`
+	}
 )
 
 // nodeRequest is what Standby takes.
@@ -128,6 +131,17 @@ func decodeSwitch(r io.Reader) (bool, error) {
 		return false, errors.New("on is missing; it is true or false")
 	}
 	return *b.On, nil
+}
+
+func decodeReset(r io.Reader) (bool, error) {
+	var b resetBody
+	if err := readStrict(r, &b); err != nil {
+		return false, err
+	}
+	if b.Reset == nil {
+		return false, errors.New("reset is missing; true starts measuring anew, false only reports")
+	}
+	return *b.Reset, nil
 }
 
 func decodeEmpty(r io.Reader) (struct{}, error) {

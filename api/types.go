@@ -213,6 +213,55 @@ type Reason struct {
 	Because  string   `json:"because"`
 }
 
+// Tuning is what one node measured of beats, and the timing that it recommends.
+type Tuning struct {
+	Node    string    `json:"node"`  // that measured
+	Since   time.Time `json:"since"` // when it began
+	ForMS   float64   `json:"for_ms"`
+	Timing  Timing    `json:"timing"`  // in force
+	Profile *string   `json:"profile"` // whose timing that is; nil = nobody's
+	// Heard is what this node knows of each node's beats, by name. Its own beats are
+	// in it as it sent them.
+	Heard List[BeatGaps] `json:"heard"`
+	// Stalls are the times in which this node's agent did not run.
+	Stalls  uint64  `json:"stalls"`
+	StallMS float64 `json:"stall_ms"` // the longest; 0 = there was none
+	// Verdict is unknown, keep, raise, lower or too-late.
+	Verdict string `json:"verdict"`
+	// Recommended is Timing where the verdict is to change nothing.
+	Recommended Timing `json:"recommended"`
+	// Fits is the quickest profile that would do; nil = none, or not known.
+	Fits *string      `json:"fits"`
+	Why  List[string] `json:"why"` // sentences for people
+}
+
+// Timing is the cluster's idea of time, in milliseconds.
+type Timing struct {
+	KeepaliveMS float64 `json:"keepalive_ms"`
+	WarntimeMS  float64 `json:"warntime_ms"`
+	DeadtimeMS  float64 `json:"deadtime_ms"`
+	InitdeadMS  float64 `json:"initdead_ms"`
+}
+
+// BeatGaps are the times between two beats of one node.
+type BeatGaps struct {
+	Node  string `json:"node"`
+	Beats uint64 `json:"beats"` // that were counted
+	// LongestMS is the longest time that was less than deadtime; nil = none was
+	// counted. LongestAt is when it ended.
+	LongestMS *float64   `json:"longest_ms"`
+	LongestAt *time.Time `json:"longest_at"`
+	P99MS     *float64   `json:"p99_ms"` // 99 of 100 were at most this, all included
+	// Outages were deadtime or longer: the node was down, cut off or stopped.
+	Outages  uint64   `json:"outages"`
+	OutageMS *float64 `json:"outage_ms"` // the longest; nil = there was none
+}
+
+// FromTiming is t as it travels.
+func FromTiming(t spec.Timing) Timing {
+	return Timing{KeepaliveMS: MS(t.Keepalive), WarntimeMS: MS(t.Warntime), DeadtimeMS: MS(t.Deadtime), InitdeadMS: MS(t.Initdead)}
+}
+
 // Version says what runs.
 type Version struct {
 	Version string `json:"version"`

@@ -30,6 +30,7 @@ type Cluster struct {
 	groups      []*group // sorted by name
 	events      []api.Event
 	maintenance bool
+	measuring   time.Time     // since when beats are measured
 	changed     chan struct{} // closed and replaced with each event
 	epochs      map[string]uint64
 }
@@ -51,7 +52,7 @@ type group struct {
 // New returns a cluster of nodes that are all alive and all voters. now stamps
 // events and states.
 func New(name string, now func() time.Time, nodes ...spec.Node) *Cluster {
-	c := &Cluster{name: name, now: now, changed: make(chan struct{}), epochs: map[string]uint64{}}
+	c := &Cluster{name: name, now: now, measuring: now(), changed: make(chan struct{}), epochs: map[string]uint64{}}
 	for _, n := range nodes {
 		c.nodes = append(c.nodes, &node{Node: n, alive: true})
 	}

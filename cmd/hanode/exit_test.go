@@ -40,6 +40,8 @@ func TestUsageErrors(t *testing.T) {
 		{"validate /nonexistent", "no such file"},
 		{"validate " + bad + " --as x", "--as"},
 		{"why", "why --help"},
+		{"tune primary", "tune --help"},
+		{"tune --reset=maybe", "--reset"},
 		{"events --after x", "--after"},
 		{"key", "key generate"},
 		{"key frob", "unknown command"},
@@ -63,7 +65,7 @@ func TestNoAgent(t *testing.T) {
 	none := filepath.Join(t.TempDir(), "none")
 	for _, args := range []string{
 		"members", "status", "status web", "apply " + file, "apply --yes " + file, "plan " + file, "export", "move web",
-		"standby primary", "online primary", "maintenance on", "leave", "events", "events --follow", "why web",
+		"standby primary", "online primary", "maintenance on", "leave", "events", "events --follow", "why web", "tune", "tune --reset",
 	} {
 		code, out, errs := h.plain(append(strings.Fields(args), "--socket", none)...)
 		if code != api.ExitUnreachable || out != "" || !strings.Contains(errs, none) || !strings.Contains(errs, "  fix: ") {
@@ -209,6 +211,8 @@ func TestOutputThatCannotBeWritten(t *testing.T) {
 		{"export"},
 		{"events"},
 		{"events", "--json"},
+		{"tune"},
+		{"tune", "--json"},
 		{"version"},
 		{"key", "generate"},
 		{"maintenance", "off"},

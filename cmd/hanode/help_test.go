@@ -69,6 +69,8 @@ func TestCompletion(t *testing.T) {
 		{"apply |", "hcl"},
 		{"validate --as |", "node cluster"},
 		{"members |", ""},
+		{"tune |", ""},
+		{"tune --re|", "--reset"},
 	} {
 		words := strings.Split(strings.TrimSuffix(c.line, "|"), " ")
 		out := h.complete(words)

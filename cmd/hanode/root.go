@@ -54,7 +54,7 @@ Exit codes: 0 done, 1 refused or failed, 2 wrong usage or bad configuration,
 		&cobra.Group{ID: groupRun, Title: "Run:"},
 	)
 	root.AddCommand(
-		a.statusCommand(), a.membersCommand(), a.whyCommand(), a.eventsCommand(), a.versionCommand(),
+		a.statusCommand(), a.membersCommand(), a.whyCommand(), a.eventsCommand(), a.tuneCommand(), a.versionCommand(),
 		a.moveCommand(), a.standbyCommand(), a.onlineCommand(), a.maintenanceCommand(), a.confirmOffCommand(), a.leaveCommand(),
 		a.applyCommand(), a.planCommand(), a.exportCommand(), a.validateCommand(), a.keyCommand(),
 		a.agentCommand(), a.demoCommand(),
