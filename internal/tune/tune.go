@@ -125,7 +125,10 @@ func nice(d time.Duration) time.Duration {
 	for d > 100*step {
 		step *= 10
 	}
-	return (d + step - 1) / step * step
+	if rest := d % step; rest > 0 {
+		d += step - rest
+	}
+	return d
 }
 
 // fitting is the quickest profile under which gaps like these would be no longer
