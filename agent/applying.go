@@ -102,7 +102,7 @@ func (d direct) Apply(ctx context.Context, req api.ApplyRequest) (*api.ApplyResu
 	var bad []string
 	d.machine.View(func(s *fsm.State) {
 		for _, name := range s.GroupNames() {
-			g := groupStatus(s.Groups[name])
+			g := groupStatus(s, s.Groups[name])
 			res.Groups = append(res.Groups, g)
 			if *g.State != api.GroupRunning {
 				bad = append(bad, fmt.Sprintf("%s is %s", name, *g.State))

@@ -1,14 +1,17 @@
 package agent
 
 import (
+	"errors"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"hanode/api"
 	"hanode/internal/spec"
+	"hanode/vip"
 )
 
 // exclusiveStory tells a story of an exclusive group on primary, secondary and arbiter.
@@ -178,4 +181,67 @@ func TestConfirmOffOfAHostThatIsOn(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		l.well(10 * time.Second)
 	})
+}
+
+// Something that does not stop keeps its group, exclusive or not: it is blocked, the
+// cluster says where and what to do, and it lets go by itself once it can.
+func TestStopFailureBlocks(t *testing.T) {
+	for _, exclusive := range []bool{false, true} {
+		t.Run(map[bool]string{false: "shared", true: "exclusive"}[exclusive], func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				g := groupOf("web", vipA, "primary")
+				g.Exclusive = exclusive
+				l := newLabOf(t, fast, 1, []string{"primary", "secondary", "arbiter"}, []spec.Group{g})
+				defer l.close()
+				held := &stubborn{}
+				held.Store(true)
+				l.hosts["primary"].gear = func(k vip.Kernel) vip.Kernel { held.Kernel = k; return held }
+				l.startAll()
+				l.until("first hold", 20*time.Second, l.held("primary"))
+				time.Sleep(5 * time.Second)
+				if _, err := l.on("arbiter").Move(t.Context(), api.MoveRequest{Group: "web", To: "secondary"}); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(10 * time.Second)
+				if by := l.answers(vipA); slices.Contains(by, "secondary") {
+					t.Fatalf("started elsewhere: %v", by)
+				}
+				st, err := l.on("secondary").Status(t.Context(), "web")
+				if err != nil || *st.Groups[0].State != api.GroupBlocked {
+					t.Errorf("status: %+v, %v", st, err)
+				}
+				if text, fix := l.listed("secondary", "group-blocked"); !strings.Contains(text, "does not stop on primary") || !strings.Contains(fix, "by hand on primary") {
+					t.Errorf("listed as %q, fix %q", text, fix)
+				}
+				if _, e := l.confirm("secondary", "primary", "primary is off"); e == nil || e.Code != "node-heard" {
+					t.Errorf("a node that is heard: %+v", e)
+				}
+				held.Store(false)
+				l.until("it lets go", 5*time.Second, l.held("secondary"))
+				l.well(5 * time.Second)
+			})
+		})
+	}
+}
+
+// stubborn is a kernel that neither closes nor removes while it is set.
+type stubborn struct {
+	vip.Kernel
+	atomic.Bool
+}
+
+var errStubborn = errors.New("it does not let go")
+
+func (s *stubborn) Close(a vip.Address) error {
+	if s.Load() {
+		return errStubborn
+	}
+	return s.Kernel.Close(a)
+}
+
+func (s *stubborn) Del(a vip.Address) error {
+	if s.Load() {
+		return errStubborn
+	}
+	return s.Kernel.Del(a)
 }

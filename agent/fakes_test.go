@@ -327,7 +327,9 @@ func (k *simKernel) Open(a vip.Address) error {
 func (k *simKernel) Close(a vip.Address) error {
 	return k.do("close", func() error {
 		err := k.Kernel.Close(a)
-		k.h.setOpen(a.Addr, nil)
+		if err == nil {
+			k.h.setOpen(a.Addr, nil)
+		}
 		return err
 	})
 }

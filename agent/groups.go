@@ -36,6 +36,7 @@ type worker struct {
 	running id.Epoch // at which it runs here, whole or in part; 0 = not
 	started bool     // every resource runs
 	problem string   // why it could not start or stop
+	stuckAt id.Epoch // at which it did not stop, and the cluster was told
 	since   time.Time
 	closed  clock.Instant // when its guard was last closed
 	opened  clock.Instant // when its first address was last announced; zero = not since the start

@@ -166,6 +166,12 @@ func (a *Agent) clusterProblems(s *fsm.State, members []api.Member) []api.Status
 			out = append(out, show("group-unowned", name+" has no owner", &since))
 		}
 		out = append(out, blocked(g)...)
+		if e, ok := stuckOn(s, g); ok {
+			at := e.Time
+			p := show("group-blocked", e.Text+"; it could not be killed either, so it starts nowhere else", &at)
+			p.Fix = fmt.Sprintf("stop it by hand on %s, which then lets go by itself; or switch that host off (an exclusive group then wants `hanode confirm-off %s`)", e.Node, e.Node)
+			out = append(out, p)
+		}
 	}
 	return out
 }

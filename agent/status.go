@@ -53,7 +53,7 @@ func (a *Agent) statusHere(group string) (*api.Status, error) {
 	}
 	for _, name := range st.GroupNames() {
 		if group == "" || name == group {
-			out.Groups = append(out.Groups, groupStatus(st.Groups[name]))
+			out.Groups = append(out.Groups, groupStatus(st, st.Groups[name]))
 		}
 	}
 	out.Problems = append(a.clusterProblems(st, a.membersHere()), a.local()...)
@@ -62,9 +62,12 @@ func (a *Agent) statusHere(group string) (*api.Status, error) {
 }
 
 // groupStatus renders a group from replicated state alone.
-func groupStatus(g *fsm.Group) api.GroupStatus {
+func groupStatus(s *fsm.State, g *fsm.Group) api.GroupStatus {
 	state := api.GroupRunning
+	_, stuck := stuckOn(s, g)
 	switch {
+	case stuck:
+		state = api.GroupBlocked
 	case g.Owner.Zero() && len(g.Failed) > 0:
 		state = api.GroupFailed
 	case g.OwnerReleased && len(g.Failed) > 0:

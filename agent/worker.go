@@ -337,18 +337,11 @@ func (w *worker) stopAfter(closed func()) bool {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(a.ctx), w.res.StopLimit())
 		err := w.res.Stop(ctx)
 		cancel()
-		exclusive := w.exclusive()
 		if err != nil {
-			w.mu.Lock()
-			w.problem = err.Error()
-			w.mu.Unlock()
-			a.problems.set("stop-failed", fmt.Sprintf("%s: %v", w.name, err))
-			if exclusive || errors.Is(err, errNotClosed) {
-				a.log.Error("the group does not let go; it is not released", "group", w.name, "err", err)
-				return false
-			}
-			a.log.Error("a service does not stop; its address is released all the same", "group", w.name, "err", err)
+			w.stuck(running, err)
+			return false
 		}
+		a.problems.clear("stop-failed")
 	}
 	closed()
 	// Whatever epoch before the record's we may still be held to account for.
@@ -375,12 +368,54 @@ func (w *worker) stopAfter(closed func()) bool {
 	return true
 }
 
-func (w *worker) exclusive() bool {
-	x := false
-	w.a.machine.View(func(s *fsm.State) {
-		if g := s.Groups[w.name]; g != nil {
-			x = g.Spec.IsExclusive()
+// stopAgain is how long a group that did not stop, and could not be killed, is left
+// alone until that is tried again.
+const stopAgain = time.Second
+
+// stuck is the end of a stop after which something may still run: nothing is
+// released, so that the group starts nowhere else while this node is heard. The
+// cluster is told once for each epoch.
+func (w *worker) stuck(running id.Epoch, err error) {
+	a := w.a
+	w.mu.Lock()
+	w.problem = err.Error()
+	told := w.stuckAt == running
+	w.stuckAt = running
+	w.mu.Unlock()
+	a.problems.set("stop-failed", fmt.Sprintf("%s: %v", w.name, err))
+	if !told {
+		a.log.Error("the group does not let go; it is not released", "group", w.name, "epoch", running, "err", err)
+		ev := fsm.Event{
+			Time: a.host.Clock.Wall(), Node: a.cfg.Name, Group: w.name, Epoch: running, Kind: kindStuck,
+			Text: fmt.Sprintf("%s does not stop on %s: %v", w.name, a.cfg.Name, err),
 		}
-	})
-	return x
+		a.goLoop(func(ctx context.Context) {
+			for ctx.Err() == nil && w.runs(running) {
+				if _, err := a.propose(ctx, fsm.Command{At: ev.Time, Report: &fsm.Report{Events: []fsm.Event{ev}}}); err == nil {
+					return
+				}
+				sleepCtx(ctx, 100*time.Millisecond)
+			}
+		})
+	}
+	sleepCtx(a.ctx, stopAgain)
+}
+
+// kindStuck is the kind of the event that says so.
+const kindStuck = "stop-failed"
+
+// stuckOn finds who said of a claim on g that still counts that it does not stop.
+func stuckOn(s *fsm.State, g *fsm.Group) (e fsm.Event, ok bool) {
+	for _, e := range slices.Backward(s.Events) {
+		if e.Kind != kindStuck || e.Group != g.Spec.Name {
+			continue
+		}
+		claimed := g.Owner.Name == e.Node && g.Epoch == e.Epoch && !g.OwnerReleased && !g.Started
+		if claimed || slices.ContainsFunc(g.Waits, func(w fsm.Wait) bool {
+			return w.Live && w.Group == e.Group && w.Node.Name == e.Node && w.Epoch == e.Epoch
+		}) {
+			return e, true
+		}
+	}
+	return fsm.Event{}, false
 }
