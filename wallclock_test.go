@@ -25,6 +25,7 @@ var readsWall = map[string]string{
 	"agent/leader.go":  "stamps a command: people read it in events",
 	"agent/worker.go":  "stamps a command, and since when a group runs: people read it in events and status",
 	"agent/pulse.go":   "when a stall was, for people",
+	"agent/tuning.go":  "since when beats are measured, for people",
 }
 
 // mayAsk says which packages may ask Go for the time, and what for. Go measures

@@ -63,9 +63,9 @@ func (l *lab) look(when func() string) (by [maxVips][]*host) {
 		if len(hosts) > 1 {
 			l.fail("I3: %s these answer for %v: %v", when(), l.vips[i], hosts)
 		}
-		now := l.hist.seen[i]
 		if !l.sameHolds(i, hosts) {
-			now, changed = map[string]hold{}, true
+			now := map[string]hold{}
+			changed = true
 			for _, h := range hosts {
 				now[h.name] = h.holdOf(l.vips[i])
 			}

@@ -70,7 +70,7 @@ func offable(in failover.Inputs, node string) (off, error) {
 	refs, groups := map[id.NodeRef]bool{}, map[string]bool{}
 	for name, g := range in.State.Groups {
 		held := func(r id.NodeRef) {
-			if r.Name == node && !(n.Off && r == n.Ref()) {
+			if r.Name == node && (!n.Off || r != n.Ref()) {
 				refs[r], groups[name] = true, true
 			}
 		}

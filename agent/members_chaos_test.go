@@ -241,10 +241,10 @@ func (c *chaos) stepVoters(list []string) bool {
 // leave ends a node's membership while four or more are left. It may come back by
 // accident, with an empty disk, and must stay out.
 func (c *chaos) leave(h *host, f fault) int {
-	members, lost := 0, false
+	members := 0
 	c.view(func(s *fsm.State) { members = len(s.NodeNames()) })
 	c.mu.Lock()
-	lost = len(c.lost) > 0 || c.change
+	lost := len(c.lost) > 0 || c.change
 	ok := members >= 4 && !c.left && !lost
 	c.left = c.left || ok
 	c.mu.Unlock()

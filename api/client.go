@@ -119,7 +119,7 @@ func (c *Client) Maintenance(ctx context.Context, on bool) error {
 
 // ConfirmOff says that a node's host is off.
 func (c *Client) ConfirmOff(ctx context.Context, req ConfirmOffRequest) (*ConfirmOffResult, error) {
-	return call[ConfirmOffResult](ctx, c, "confirm-off", nil, confirmOffBody{Node: req.Node, Confirm: req.Confirm}, 0)
+	return call[ConfirmOffResult](ctx, c, "confirm-off", nil, confirmOffBody(req), 0)
 }
 
 // Leave ends the membership of the agent's node.

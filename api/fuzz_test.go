@@ -46,7 +46,7 @@ func FuzzDecode(f *testing.F) {
 			again(t, sent, req, func(b []byte) (nodeRequest, error) { return decodeNode(bytes.NewReader(b)) })
 		}
 		if req, err := decodeConfirmOff(bytes.NewReader(body)); err == nil {
-			sent := confirmOffBody{Node: req.Node, Confirm: req.Confirm}
+			sent := confirmOffBody(req)
 			again(t, sent, req, func(b []byte) (ConfirmOffRequest, error) { return decodeConfirmOff(bytes.NewReader(b)) })
 		}
 	})

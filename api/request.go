@@ -119,7 +119,7 @@ func decodeConfirmOff(r io.Reader) (req ConfirmOffRequest, err error) {
 	if err := readStrict(r, &b); err != nil {
 		return req, err
 	}
-	return ConfirmOffRequest{Node: b.Node, Confirm: b.Confirm}, checkName("node", b.Node)
+	return ConfirmOffRequest(b), checkName("node", b.Node)
 }
 
 func decodeSwitch(r io.Reader) (bool, error) {

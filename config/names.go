@@ -198,7 +198,7 @@ func checkPath(key, text string) finding {
 // checkUnit says why text cannot name a systemd unit.
 func checkUnit(text string) finding {
 	bad := text == "" || len(text) > 255 || strings.ContainsFunc(text, func(c rune) bool {
-		return !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.ContainsRune(":-_.\\@", c))
+		return !letterOrDigit(c) && !strings.ContainsRune(":-_.\\@", c)
 	})
 	if !bad {
 		return finding{}
@@ -234,6 +234,11 @@ func checkAgent(sub, text string) finding {
 // environmentName: text can be part of the name of an environment variable.
 func environmentName(text string) bool {
 	return text != "" && !strings.ContainsFunc(text, func(c rune) bool {
-		return !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '_')
+		return !letterOrDigit(c) && c != '_'
 	})
+}
+
+// letterOrDigit: of ASCII.
+func letterOrDigit(c rune) bool {
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
 }

@@ -224,8 +224,10 @@ func (b *bus) pump(s *session) {
 				}
 			}
 			b.mu.Unlock()
-		case <-s.errs:
-			b.lookAll() // some were lost
+		case err := <-s.errs:
+			if err != nil { // some were lost
+				b.lookAll()
+			}
 		}
 	}
 }

@@ -89,9 +89,6 @@ func (b *batcher) close() {
 	}
 }
 
-// one sends one message and returns the kernel's answer.
-func (b *batcher) one(m message) error { return b.send([]message{m})[0] }
-
 // send sends all, in order, and returns the kernel's answer to each.
 func (b *batcher) send(ms []message) []error {
 	errs := make([]error, len(ms))

@@ -14,7 +14,8 @@ var storageAgents = []string{
 
 // storage reports whether two hosts that run r at once could write to one device.
 func (r Resource) storage() bool {
-	agent, args := r.Name, []string(nil)
+	var agent string
+	var args []string
 	switch r.Type {
 	case "heartbeat": // script::argument::argument
 		words := strings.Split(r.Name, "::")

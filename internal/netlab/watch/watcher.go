@@ -93,7 +93,7 @@ func StartConfig(h *netlab.Host, cfg Config) (*Watcher, error) {
 func (w *Watcher) Mark(name string) {
 	w.observer.Mark(name)
 	if w.udp != nil {
-		w.udp.observer.Mark(name)
+		w.udp.Mark(name)
 	}
 }
 
