@@ -35,10 +35,50 @@ type heard struct {
 	beat lease.Beat
 	at   clock.Instant
 	gaps gaps // between two beats of one registration while neither side was known to stall
-	// registered is when it was last heard with a registration.
-	registered clock.Instant
-	// ready is since when the sender, a voter, says that it answers beats.
-	ready clock.Instant
+	// registered is when it was last heard with a registration, newest which one that
+	// was, and seq its newest beat.
+	registered  clock.Instant
+	newest, seq uint64
+	// serves is while the sender, a voter, acks beats: its own beats say so, and its
+	// answers to ours show it.
+	serves spell
+}
+
+// spell is an unbroken time in which something was heard to be so. The zero spell
+// is "not now".
+type spell struct{ since, last clock.Instant }
+
+// hear goes on with the spell; one that was not heard of for gap begins anew.
+func (s *spell) hear(so bool, now clock.Instant, gap time.Duration) {
+	switch {
+	case !so:
+		*s = spell{}
+		return
+	case s.since.IsZero() || now.Elapsed(s.last) >= gap:
+		s.since = now
+	}
+	s.last = now
+}
+
+// lasts reports whether it has been so for d and still is.
+func (s spell) lasts(now clock.Instant, d time.Duration) bool {
+	return !s.since.IsZero() && now.Elapsed(s.since) >= d && now.Elapsed(s.last) < d
+}
+
+// majorityServes reports whether a majority of the voters, the same ones, has acked
+// beats for all of the last deadtime. Who was heard by them and has no lease then
+// will not get one: each of some ten beats would have brought it. Less is no proof.
+// Voters that were all restarted say that they are ready some milliseconds before
+// their first acks are here, one after the other, and the node that asks may be one
+// of the majority itself.
+func majorityServes(voters []string, of func(name string) spell, now clock.Instant, deadtime time.Duration) bool {
+	n := 0
+	for _, v := range voters {
+		if of(v).lasts(now, deadtime) {
+			n++
+		}
+	}
+	return n >= len(voters)/2+1
 }
 
 // of returns the ear for a node; a new one the first time.
@@ -69,22 +109,23 @@ func (e *ears) note(from string, b lease.Beat, now, woke clock.Instant, dead tim
 	defer x.mu.Unlock()
 	h := &x.heard
 	known := !h.at.IsZero()
-	if known && b.Ref == h.beat.Ref && (b.Seq == h.beat.Seq || b.Seq < h.beat.Seq && b.Ref.Inc > 0) {
-		// The copy that came over another link, or an old one. Beats before the
-		// registration are numbered by the boot clock, which a reboot sets back.
+	// The copy that came over another link, or an old one: out of order, or recorded
+	// and sent again. Beats before the registration are numbered by the boot clock,
+	// which a reboot sets back, so among those only an equal number is one.
+	if b.Ref.Inc == 0 {
+		if known && b.Ref == h.beat.Ref && b.Seq == h.beat.Seq {
+			return
+		}
+	} else if b.Ref.Inc < h.newest || b.Ref.Inc == h.newest && b.Seq <= h.seq {
 		return
 	}
 	gap := now.Elapsed(h.at)
 	if known && b.Ref == h.beat.Ref && b.Ref.Inc > 0 && woke.Before(h.at) {
 		h.gaps.add(gap, dead, now)
 	}
-	if !b.Ready {
-		h.ready = clock.Instant{}
-	} else if h.ready.IsZero() || gap >= dead { // while it was silent it answered nobody
-		h.ready = now
-	}
+	h.serves.hear(b.Ready, now, dead)
 	if b.Ref.Inc > 0 {
-		h.registered = now
+		h.registered, h.newest, h.seq = now, b.Ref.Inc, b.Seq
 	}
 	h.beat, h.at = b, now
 }
@@ -102,11 +143,20 @@ func (e *ears) forget() {
 	}
 }
 
-func (e *ears) noteAnswer(from string, now clock.Instant) {
+// noteAnswer takes an answer to a beat of ours; serves: by a voter that acks. dead
+// is the deadtime.
+func (e *ears) noteAnswer(from string, serves bool, now clock.Instant, dead time.Duration) {
 	x := e.of(from)
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.answered = now
+	x.heard.serves.hear(serves, now, dead)
+}
+
+// serving is while a node, a voter, acks beats.
+func (e *ears) serving(name string) spell {
+	h, _, _ := e.both(name)
+	return h.serves
 }
 
 // get is what a node last said; false if it was never heard.
@@ -204,7 +254,7 @@ func (a *Agent) onBeat(b lease.Beat, back *gossip.Sender) {
 		signal(a.lead.wake)
 	}
 	if len(b.Tokens) > 0 {
-		a.posts.put(post{at: now, from: b.Ref.Name, tokens: b.Tokens})
+		a.posts.put(post{at: now, from: b.Ref.Name, tokens: b.Tokens}) // b.Ref names the sender, see handle
 	}
 }
 
@@ -230,7 +280,7 @@ func (a *Agent) onReply(from string, r lease.Reply) {
 		case lease.Unknown, lease.NotReady:
 		}
 	}
-	a.ears.noteAnswer(from, now)
+	a.ears.noteAnswer(from, r.Answer != lease.NotReady, now, a.timing().Deadtime)
 }
 
 // renew writes E into the guard.
@@ -267,10 +317,14 @@ func (a *Agent) onExpired(from string, e lease.Expired) {
 	}
 }
 
-// onTokens notes tokens that came at now, ago after their holder had closed.
-func (a *Agent) onTokens(now clock.Instant, ago time.Duration, claims ...id.Claim) {
+// onTokens notes tokens that came at now, ago after their holder had closed. Only the
+// holder itself can say that it let go, so what another node says of it is dropped.
+func (a *Agent) onTokens(from string, now clock.Instant, ago time.Duration, claims ...id.Claim) {
 	a.hold.Lock()
 	for _, c := range claims {
+		if c.Node.Name != from {
+			continue
+		}
 		if a.hold.holder != nil {
 			a.hold.holder.Token(c)
 		}
@@ -309,7 +363,7 @@ func (a *Agent) onChange(c fsm.Change) {
 		regs[name] = lease.Registration{Inc: n.Inc, Fenced: n.Fenced, Bound: n.Bound}
 	}
 	a.grant.Lock()
-	a.grant.Applied(c.State.Voters.Version, c.State.Voters.Names, regs)
+	a.grant.Applied(a.host.Clock.Now(), c.State.Voters.Version, c.State.Voters.Names, regs)
 	a.grant.voter = c.State.Voters.Has(a.cfg.Name)
 	a.speak()
 	a.grant.Unlock()

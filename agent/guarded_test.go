@@ -36,7 +36,10 @@ func TestMutedOwnerGetsItsAddressBack(t *testing.T) {
 		l.hosts["secondary"].start()
 		l.until("open again", 20*time.Second, l.held("primary"))
 		l.well(10 * time.Second)
-		t.Logf("epoch %d, was %d", l.epoch("web"), epoch)
+		time.Sleep(5 * l.tm.Deadtime) // long enough for whoever thinks that it must move
+		if now := l.epoch("web"); now != epoch {
+			t.Errorf("epoch %d, was %d: the group moved although its owner lived and got its lease back", now, epoch)
+		}
 		if err := (addresses{a}).Check(t.Context(), r); err != nil {
 			t.Errorf("back, and its monitor says: %v", err)
 		}
@@ -76,5 +79,31 @@ func TestWithoutAGuardTimeIsNoEvidence(t *testing.T) {
 		l.hosts["primary"].start()
 		l.until("registered anew", 30*time.Second, func() bool { return len(l.answers(vipA)) == 1 })
 		l.well(20 * time.Second)
+	})
+}
+
+// R10: an owner whose beats do not arrive hears that a majority serves others. It
+// lets go one deadtime after its lease, even if nobody takes its group.
+func TestMutedOwnerLetsGoWhileOthersServe(t *testing.T) {
+	story(t, func(t *testing.T, l *lab) {
+		if err := l.on("primary").Maintenance(t.Context(), true); err != nil {
+			t.Fatal(err)
+		}
+		a := l.on("primary")
+		l.net.Cut("primary", "", "", true)
+		mute := l.until("muted", l.tm.Deadtime, func() bool { return len(l.answers(vipA)) == 0 })
+		if !a.groups.get("web").here() {
+			t.Error("muted, and it stopped at once")
+		}
+		stopped := l.until("it lets go", 3*l.tm.Deadtime, func() bool { return !a.groups.get("web").here() })
+		t.Logf("muted after %v, let go %v later", mute, stopped)
+		if stopped > l.tm.Deadtime+2*l.tm.Keepalive {
+			t.Errorf("it held on for %v", stopped)
+		}
+		l.net.Heal()
+		if err := l.on("arbiter").Maintenance(t.Context(), false); err != nil {
+			t.Fatal(err)
+		}
+		l.well(10 * time.Second)
 	})
 }

@@ -215,21 +215,12 @@ func (a *Agent) deadtimeLocked(formed bool) time.Duration {
 	return a.timing().Deadtime
 }
 
-// serving: a majority of voters has answered beats for deadtime, so that a node
-// without a lease has itself or its links to thank (R6). A leader that was stalled
-// looks that long again: the others may have been stalled with it.
+// serving: a majority of voters has acked beats for deadtime, so that a node without
+// a lease has itself or its links to thank (R6). A leader that was stalled looks that
+// long again: the others may have been stalled with it.
 func (a *Agent) serving(now clock.Instant, s *fsm.State, heard map[string]heard) bool {
-	if a.awake(now) < s.Timing.Deadtime {
-		return false
-	}
-	n := 0
-	for _, v := range s.Voters.Names {
-		h, ok := heard[v]
-		if ok && h.beat.Ready && !h.ready.IsZero() && now.Elapsed(h.ready) >= s.Timing.Deadtime && now.Elapsed(h.at) < s.Timing.Deadtime {
-			n++
-		}
-	}
-	return n >= s.Voters.Majority()
+	return a.awake(now) >= s.Timing.Deadtime &&
+		majorityServes(s.Voters.Names, func(v string) spell { return heard[v].serves }, now, s.Timing.Deadtime)
 }
 
 // propose commits cmd wherever the leader is.

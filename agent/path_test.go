@@ -84,7 +84,7 @@ func pathNode(t testing.TB) (*Agent, *wires) {
 		regs[n] = lease.Registration{Inc: 1, Bound: time.Second}
 		peers[n] = []netip.Addr{netip.AddrFrom4([4]byte{10, 0, 0, byte(i + 1)}), netip.AddrFrom4([4]byte{10, 77, 0, byte(i + 1)})}
 	}
-	a.grant.Applied(1, names, regs)
+	a.grant.Applied(a.born, 1, names, regs)
 	a.grant.voter = true
 	a.grant.Ready()
 	a.speak()

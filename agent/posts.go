@@ -66,7 +66,7 @@ func (a *Agent) open(p post) {
 	case p.payload != nil:
 		a.read(p)
 	case p.tokens != nil:
-		a.onTokens(p.at, 0, p.tokens...)
+		a.onTokens(p.from, p.at, 0, p.tokens...)
 	case p.refused != nil:
 		a.problems.set("guard-renewal", p.refused.Error())
 	case !p.fenced.Zero():
@@ -86,8 +86,8 @@ func (a *Agent) read(p post) {
 			a.onExpired(p.from, e)
 		}
 	case lease.KindToken:
-		if t, err := lease.ParseToken(b); err == nil && t.Node.Name == p.from {
-			a.onTokens(p.at, t.Ago, t.Claim)
+		if t, err := lease.ParseToken(b); err == nil {
+			a.onTokens(p.from, p.at, t.Ago, t.Claim)
 		}
 	case lease.KindRecord:
 		var r fsm.Record

@@ -70,7 +70,7 @@ func (w *worker) look() failover.Step {
 	}
 	a.hold.Unlock()
 	if l.Muted && l.Unleased > l.Deadtime {
-		l.Elsewhere = a.majorityAnswers(now)
+		l.Elsewhere = majorityServes(a.voters(), a.ears.serving, now, l.Deadtime)
 	}
 	if !l.Drain && running == 0 && w.owes() {
 		return failover.Stop // we may have held it once: let go formally
@@ -89,8 +89,8 @@ func (w *worker) owes() bool {
 	return slices.ContainsFunc(w.a.hold.holder.Due(), func(c id.Claim) bool { return c.Group == w.name })
 }
 
-// majorityAnswers reports whether a majority of voters is up and ready, as far as
-// this node hears: then somebody can have a lease even if we cannot (R10).
+// majorityAnswers reports whether a majority of voters is up and ready now, as far as
+// this node hears: then somebody could take over what we hand over.
 func (a *Agent) majorityAnswers(now clock.Instant) bool {
 	dead := a.timing().Deadtime
 	names := a.voters()

@@ -27,8 +27,8 @@ type Local struct {
 	May, Muted bool
 	// Unleased is for how long there has been no lease; Deadtime the cluster's.
 	Unleased, Deadtime time.Duration
-	// Elsewhere: a majority of voters is ready, as far as this node can hear, so a
-	// lease is to be had by somebody.
+	// Elsewhere: a majority of voters has acked beats for deadtime, as far as this node
+	// can hear, so a lease was to be had by others all that time.
 	Elsewhere bool
 	Drain     bool // the agent is stopping, or was fenced: hold nothing
 }

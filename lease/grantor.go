@@ -39,8 +39,25 @@ type Grantor struct {
 
 	last    map[id.NodeRef]promise
 	revoked map[id.NodeRef]*revocation
-	heard   map[string]clock.Instant // name -> newest beat heard, acked or not
-	floor   clock.Instant            // nobody counts as silent from before this
+	heard   map[string]hearing // by node
+	floor   clock.Instant      // nobody counts as silent from before this
+}
+
+// hearing is what this voter last heard of a node, acked or not. Only a beat that
+// is newer than any before it counts: a recorded one that is sent again must not
+// make a dead node look alive.
+type hearing struct {
+	inc, seq uint64        // the newest registration heard, and its newest beat
+	at       clock.Instant // when that came
+	// known is when the registration of record, knownInc, was applied here. Its beats
+	// may have come before.
+	knownInc uint64
+	known    clock.Instant
+	// loose is the number of the newest beat without a registration, and looseAt when
+	// it came. They are numbered by the boot clock, which a reboot sets back, so any
+	// other number is news. They say that the node is there, not that a registration is.
+	loose   uint64
+	looseAt clock.Instant
 }
 
 type promise struct {
@@ -59,7 +76,7 @@ func NewGrantor(now clock.Instant) *Grantor {
 	return &Grantor{
 		start: now, floor: now,
 		regs: map[string]Registration{}, last: map[id.NodeRef]promise{},
-		revoked: map[id.NodeRef]*revocation{}, heard: map[string]clock.Instant{},
+		revoked: map[id.NodeRef]*revocation{}, heard: map[string]hearing{},
 	}
 }
 
@@ -71,9 +88,16 @@ func (g *Grantor) Ready() { g.ready = true }
 // IsReady reports whether Ready was called.
 func (g *Grantor) IsReady() bool { return g.ready }
 
-// Applied takes what the FSM knows now.
-func (g *Grantor) Applied(version uint64, voters []string, regs map[string]Registration) {
+// Applied takes what the FSM knows now. A registration that is new has all the time
+// from now on to be heard.
+func (g *Grantor) Applied(now clock.Instant, version uint64, voters []string, regs map[string]Registration) {
 	g.version, g.voters, g.regs = version, voters, regs
+	for name, reg := range regs {
+		if h := g.heard[name]; h.knownInc != reg.Inc {
+			h.knownInc, h.known = reg.Inc, now
+			g.heard[name] = h
+		}
+	}
 }
 
 // List is the voters' list this voter has applied.
@@ -84,7 +108,7 @@ func (g *Grantor) List() (uint64, []string) { return g.version, g.voters }
 // have applied. Check and record are one step, also with Revoke. now must be
 // read *after* the datagram was received (15 of 2,000 runs broke otherwise).
 func (g *Grantor) Beat(ref id.NodeRef, seq, version uint64, now clock.Instant) Answer {
-	g.heard[ref.Name] = now
+	g.hear(ref, seq, now)
 	if !g.ready {
 		return NotReady
 	}
@@ -105,6 +129,19 @@ func (g *Grantor) Beat(ref id.NodeRef, seq, version uint64, now clock.Instant) A
 		g.last[ref] = promise{seq, now}
 	}
 	return Ack
+}
+
+func (g *Grantor) hear(ref id.NodeRef, seq uint64, now clock.Instant) {
+	h := g.heard[ref.Name]
+	switch {
+	case ref.Inc == 0:
+		if seq != h.loose {
+			h.loose, h.looseAt = seq, now
+		}
+	case ref.Inc > h.inc, ref.Inc == h.inc && seq > h.seq:
+		h.inc, h.seq, h.at = ref.Inc, seq, now
+	}
+	g.heard[ref.Name] = h
 }
 
 // Revoke takes a REVOKE: from now on ref is never acked. tell is who wants to
@@ -159,11 +196,24 @@ func (g *Grantor) Due(now clock.Instant) []Expiry {
 	return out
 }
 
-// Heard is when name was last heard; never before the voter could listen.
-func (g *Grantor) Heard(name string) clock.Instant { return clock.Later(g.floor, g.heard[name]) }
+// Heard is when name was last heard, registered or not; never before the voter
+// could listen.
+func (g *Grantor) Heard(name string) clock.Instant {
+	h := g.heard[name]
+	return clock.Later(g.floor, clock.Later(h.at, h.looseAt))
+}
 
-// EverHeard reports whether name was heard at all.
-func (g *Grantor) EverHeard(name string) bool { _, ok := g.heard[name]; return ok }
+// missed is since when the registration of record is missed: its own newest beat
+// counts, and nothing else that its node says. An agent that starts anew and does
+// not come to register holds nothing.
+func (g *Grantor) missed(name string, inc uint64) clock.Instant {
+	h := g.heard[name]
+	at := clock.Later(g.floor, h.known)
+	if h.inc == inc {
+		at = clock.Later(at, h.at)
+	}
+	return at
+}
 
 // Excuse forgives everybody's silence up to now: this voter itself was stalled,
 // so what it did not hear says nothing about others.
@@ -173,7 +223,7 @@ func (g *Grantor) Excuse(now clock.Instant) { g.floor = now }
 func (g *Grantor) Silent(now clock.Instant, after time.Duration) []id.NodeRef {
 	var out []id.NodeRef
 	for name, reg := range g.regs {
-		if reg.Inc > 0 && !reg.Fenced && now.Elapsed(g.Heard(name)) >= after {
+		if reg.Inc > 0 && !reg.Fenced && now.Elapsed(g.missed(name, reg.Inc)) >= after {
 			out = append(out, id.NodeRef{Name: name, Inc: reg.Inc})
 		}
 	}
@@ -191,7 +241,7 @@ func (g *Grantor) Next(now clock.Instant, after, limit time.Duration) time.Durat
 		}
 	}
 	for name, reg := range g.regs {
-		if left := after - now.Elapsed(g.Heard(name)); reg.Inc > 0 && !reg.Fenced && left > 0 {
+		if left := after - now.Elapsed(g.missed(name, reg.Inc)); reg.Inc > 0 && !reg.Fenced && left > 0 {
 			next = min(next, left)
 		}
 	}

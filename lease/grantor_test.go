@@ -15,7 +15,7 @@ import (
 // the fenced n2/5.
 func newGrantor() *lease.Grantor {
 	g := lease.NewGrantor(ms(1000))
-	g.Applied(3, []string{"a", "b", "c"}, map[string]lease.Registration{
+	g.Applied(ms(1000), 3, []string{"a", "b", "c"}, map[string]lease.Registration{
 		"n1": {Inc: 2, Bound: 250 * time.Millisecond},
 		"n2": {Inc: 5, Fenced: true, Bound: 250 * time.Millisecond},
 	})
@@ -58,11 +58,11 @@ func TestBeatAnswers(t *testing.T) {
 
 func TestNotReadyAcksNothing(t *testing.T) {
 	g := lease.NewGrantor(ms(0))
-	g.Applied(1, []string{"a"}, map[string]lease.Registration{"n1": {Inc: 1}})
+	g.Applied(ms(0), 1, []string{"a"}, map[string]lease.Registration{"n1": {Inc: 1}})
 	if got := g.Beat(ref("n1", 1), 1, 1, ms(10)); got != lease.NotReady || g.IsReady() {
 		t.Errorf("answer %d before it is ready", got)
 	}
-	if !g.EverHeard("n1") || g.Heard("n1") != ms(10) {
+	if g.Heard("n1") != ms(10) {
 		t.Error("a beat that is not acked was not heard either")
 	}
 	g.Ready()
@@ -176,8 +176,73 @@ func TestSilentAndExcuse(t *testing.T) {
 	if diff := cmp.Diff(n1, g.Silent(ms(1610), after)); diff != "" {
 		t.Error(diff)
 	}
-	if g.Heard("n9") != ms(1360) || g.EverHeard("n9") {
+	if g.Heard("n9") != ms(1360) {
 		t.Error("a node that never beat counts as heard when this voter could first listen, no more")
+	}
+}
+
+// What an old beat says was true once. Only the newest beat of the registration of
+// record tells that it lives.
+func TestReplayedBeatsAreNoSignOfLife(t *testing.T) {
+	after := 250 * time.Millisecond
+	n1 := []id.NodeRef{ref("n1", 2)}
+	for _, tt := range []struct {
+		name   string
+		beat   func(g *lease.Grantor, now clock.Instant)
+		silent bool // the registration of record
+		heard  bool // the node
+	}{
+		{"the same beat again", func(g *lease.Grantor, now clock.Instant) { g.Beat(ref("n1", 2), 7, 3, now) }, true, false},
+		{"an older one", func(g *lease.Grantor, now clock.Instant) { g.Beat(ref("n1", 2), 6, 3, now) }, true, false},
+		{"of an older registration", func(g *lease.Grantor, now clock.Instant) { g.Beat(ref("n1", 1), 90, 3, now) }, true, false},
+		{"before a registration, once more", func(g *lease.Grantor, now clock.Instant) { g.Beat(ref("n1", 0), 55, 3, now) }, true, false},
+		{"its agent starts anew", func(g *lease.Grantor, now clock.Instant) { g.Beat(ref("n1", 0), 56, 3, now) }, true, true},
+		{"and its host did", func(g *lease.Grantor, now clock.Instant) { g.Beat(ref("n1", 0), 5, 3, now) }, true, true},
+		{"the next one", func(g *lease.Grantor, now clock.Instant) { g.Beat(ref("n1", 2), 8, 3, now) }, false, true},
+		{"though it is not acked", func(g *lease.Grantor, now clock.Instant) { g.Beat(ref("n1", 2), 8, 2, now) }, false, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			g := newGrantor()
+			g.Beat(ref("n1", 0), 55, 3, ms(1010))
+			g.Beat(ref("n1", 2), 7, 3, ms(1100))
+			tt.beat(g, ms(1300))
+			var want []id.NodeRef
+			if tt.silent {
+				want = n1
+			}
+			if diff := cmp.Diff(want, g.Silent(ms(1400), after)); diff != "" {
+				t.Error(diff)
+			}
+			if heard := g.Heard("n1") == ms(1300); heard != tt.heard {
+				t.Errorf("heard at %v", g.Heard("n1"))
+			}
+		})
+	}
+}
+
+// A registration that this voter has just learned of is not silent because the one
+// before it was, and its beats count although they came before its entry.
+func TestNewRegistrationIsNotSilent(t *testing.T) {
+	after := 250 * time.Millisecond
+	regs := map[string]lease.Registration{"n1": {Inc: 3, Bound: after}}
+	silentFrom := func(g *lease.Grantor) int {
+		for n := 2000; ; n++ {
+			if len(g.Silent(ms(n), after)) > 0 {
+				return n
+			}
+		}
+	}
+	g := newGrantor()
+	g.Applied(ms(2000), 3, []string{"a"}, regs)
+	if at := silentFrom(g); at != 2250 {
+		t.Errorf("silent at %d ms, applied at 2000", at)
+	}
+	g = newGrantor()
+	g.Beat(ref("n1", 3), 1, 3, ms(2100))
+	g.Applied(ms(2000), 3, []string{"a"}, regs)
+	g.Applied(ms(2200), 4, []string{"a"}, regs) // no news about it
+	if at := silentFrom(g); at != 2350 {
+		t.Errorf("silent at %d ms, heard at 2100", at)
 	}
 }
 

@@ -133,7 +133,7 @@ func TestPromiseOutlivesLease(t *testing.T) {
 		h := lease.NewHolder(n, timing.LeaseLength(), node.now(0))
 		h.SetVoters(1, []string{"v"})
 		g := lease.NewGrantor(voter.now(0))
-		g.Applied(1, []string{"v"}, map[string]lease.Registration{"n1": {Inc: 1, Bound: timing.Deadtime}})
+		g.Applied(voter.now(0), 1, []string{"v"}, map[string]lease.Registration{"n1": {Inc: 1, Bound: timing.Deadtime}})
 		g.Ready()
 		wait := rapid.Custom(func(t *rapid.T) time.Duration {
 			return time.Duration(rapid.IntRange(0, 300_000).Draw(t, "us")) * time.Microsecond

@@ -51,7 +51,7 @@ func (v *simVoter) start(s *sim, applied int) {
 		s.at(s.delay(), func() {
 			if v.up && v.proc == proc {
 				v.ready = index
-				v.tell()
+				v.tell(s)
 			}
 		})
 	})
@@ -60,18 +60,18 @@ func (v *simVoter) start(s *sim, applied int) {
 func (v *simVoter) load(s *sim, applied int) {
 	v.machine, v.applied = s.machineAt(applied), applied
 	v.machine.Watch(func(c fsm.Change) { v.st = c.State })
-	v.tell()
+	v.tell(s)
 }
 
 // tell gives the Grantor what the machine knows now.
-func (v *simVoter) tell() {
+func (v *simVoter) tell(s *sim) {
 	regs := make(map[string]lease.Registration, simNodes)
 	for n := range simNodes {
 		if m := v.st.Nodes[nodeName(n)]; m != nil {
 			regs[m.Name] = lease.Registration{Inc: m.Inc, Fenced: m.Fenced, Bound: m.Bound}
 		}
 	}
-	v.grantor.Applied(v.st.Voters.Version, v.st.Voters.Names, regs)
+	v.grantor.Applied(s.instant(v), v.st.Voters.Version, v.st.Voters.Names, regs)
 	if v.ready > 0 && v.applied >= v.ready {
 		v.grantor.Ready()
 	}
@@ -81,7 +81,7 @@ func (s *sim) applyTo(v *simVoter, to int) {
 	if to > v.applied {
 		s.replay(v.machine, v.applied, to)
 		v.applied = to
-		v.tell()
+		v.tell(s)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"hanode/fsm"
+	"hanode/internal/clock"
 	"hanode/internal/spec"
 	"hanode/lease"
 )
@@ -53,7 +54,7 @@ func (c *cluster) tell(g *lease.Grantor) {
 	for _, n := range s.Nodes {
 		regs[n.Name] = lease.Registration{Inc: n.Inc, Fenced: n.Fenced, Bound: n.Bound}
 	}
-	g.Applied(s.Voters.Version, s.Voters.Names, regs)
+	g.Applied(clock.Instant{}, s.Voters.Version, s.Voters.Names, regs)
 }
 
 // newCluster has voters v0..v4, of which v0..v2 grant leases, and n0 and n1, of
