@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"hanode/internal/linkstate"
 	"hanode/internal/spec"
 	"hanode/resource"
 	"hanode/vip"
@@ -121,8 +122,8 @@ func (x addresses) Device(r spec.Resource) error {
 }
 
 // Check fails if the address is not on the host although the lease runs. Without a
-// lease it goes by its lifetime and returns with the next: that is no fault of the
-// group (R10).
+// lease it goes by its lifetime and returns with the next, and without its device with
+// that: neither is a fault of the group (R10; failover.Plan moves it if that helps).
 func (x addresses) Check(_ context.Context, r spec.Resource) error {
 	a := x.a
 	ad, err := vip.Parse(r.Name, r.Dev)
@@ -134,6 +135,10 @@ func (x addresses) Check(_ context.Context, r spec.Resource) error {
 		return err
 	}
 	if slices.ContainsFunc(ours, func(o vip.Address) bool { return o.Addr == ad.Addr }) {
+		return nil
+	}
+	links, _ := a.kernel.Links()
+	if slices.ContainsFunc(links, func(l linkstate.Link) bool { return l.State == linkstate.Down && l.Carries(r) }) {
 		return nil
 	}
 	a.hold.Lock()

@@ -212,6 +212,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	a.goLoop(a.postLoop)
 	a.goLoop(a.stallLoop)
 	a.goLoop(a.voterLoop)
+	a.goLoop(a.linksLoop)
 	a.goLoop(a.groupsLoop)
 	a.goLoop(a.joinLoop)
 	a.goLoop(a.probeOwn)

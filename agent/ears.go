@@ -29,6 +29,8 @@ type ear struct {
 	heard heard // at is zero: never
 	// answered is when it last answered a beat of ours, whatever it said.
 	answered clock.Instant
+	links    linkReport // the newest, and
+	linksAt  clock.Instant
 }
 
 type heard struct {
@@ -228,7 +230,7 @@ func (a *Agent) handle(p gossip.Packet) {
 		if r, err := lease.ParseRevoke(p.Payload); err == nil {
 			a.onRevoke(p.From, r)
 		}
-	case lease.KindExpired, lease.KindToken, lease.KindRecord, lease.KindLate:
+	case lease.KindExpired, lease.KindToken, lease.KindRecord, lease.KindLate, lease.KindLinks:
 		a.posts.put(post{at: a.host.Clock.Now(), from: p.From, payload: slices.Clone(p.Payload)})
 	}
 }

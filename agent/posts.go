@@ -99,6 +99,8 @@ func (a *Agent) read(p post) {
 			a.elect.hear(p.from, l, p.at)
 			signal(a.ring)
 		}
+	case lease.KindLinks:
+		a.onLinks(p.from, b[1:], p.at)
 	case lease.KindBeat, lease.KindAnswer, lease.KindRevoke:
 	}
 }

@@ -52,6 +52,8 @@ var catalogue = map[string]struct{ severity, fix string }{
 	"node-dead":            {"error", "start the node, or repair its network"},
 	"node-late":            {"warning", "look at the node's load and links"},
 	"link-down":            {"warning", "look at the cable, the switch and the device; the cluster goes on over the other link"},
+	"vip-link-down":        {"warning", "look at the cable, the switch port and the device; the node's groups were moved if another node can take them, and fail back when the device has carried for a while"},
+	"group-unreachable":    {"error", "repair the device of the owner, or what keeps the other nodes from taking the group: `hanode why GROUP`"},
 	"group-failed":         {"error", "repair what the text says, then `hanode apply` the cluster file again or `hanode move` the group"},
 	"group-blocked":        {"error", "an earlier owner may still run it; make sure that its host is off, or was since, then `hanode confirm-off NODE`"},
 	"group-unowned":        {"error", "no node may own it now; `hanode why GROUP` says why for each"},
@@ -156,6 +158,7 @@ func (a *Agent) clusterProblems(s *fsm.State, members []api.Member) []api.Status
 		case api.MemberJoining, api.MemberLeft:
 		}
 	}
+	out = append(out, a.linkProblems(s)...)
 	for _, name := range s.GroupNames() {
 		g := s.Groups[name]
 		since := g.Since

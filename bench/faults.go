@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"syscall"
 	"time"
 
 	"hanode/api"
@@ -20,12 +21,13 @@ type fault struct {
 }
 
 var faults = map[string]fault{
-	"power":  {"power cut of the owner, leader elsewhere", powerCut, powerOn},
-	"leader": {"power cut of the owner, which is raft leader too", powerCut, powerOn},
-	"move":   {"switchover by move", move, func(*livelab.Cluster) error { return nil }},
-	"kill":   {"kill -9 of the owner's agent", killAgent, startAgent},
-	"stop":   {"SIGSTOP of the owner's agent for 10 s", stopAgent, contAgent},
-	"link":   {"eth0 of the owner cut for 5 s, eth1 lives", cutLink, healLink},
+	"power":   {"power cut of the owner, leader elsewhere", powerCut, powerOn},
+	"leader":  {"power cut of the owner, which is raft leader too", powerCut, powerOn},
+	"move":    {"switchover by move", move, func(*livelab.Cluster) error { return nil }},
+	"kill":    {"kill -9 of the owner's agent", killAgent, startAgent},
+	"stop":    {"SIGSTOP of the owner's agent for 10 s", stopAgent, contAgent},
+	"link":    {"eth0 of the owner cut for 5 s, eth1 lives", cutLink, healLink},
+	"carrier": {"eth1 (the VIP's device) of the owner cut, eth0 lives", cutCarrier, healCarrier},
 }
 
 func measure(c *livelab.Cluster, name string, runs int) error {
@@ -186,3 +188,19 @@ func cutLink(c *livelab.Cluster, w *watch.Watcher) error {
 }
 
 func healLink(c *livelab.Cluster) error { return c.Get("primary").HealLink("eth0") }
+
+func cutCarrier(c *livelab.Cluster, w *watch.Watcher) error {
+	if err := c.Get("primary").CutLink("eth1"); err != nil {
+		return err
+	}
+	return waitOther(c, w, "secondary", 10*time.Second)
+}
+
+// healCarrier waits until the plug is trusted again; each loss doubles that, so the
+// agent begins anew with a clean sheet.
+func healCarrier(c *livelab.Cluster) error {
+	if err := c.Get("primary").HealLink("eth1"); err != nil {
+		return err
+	}
+	return c.Get("primary").Restart(syscall.SIGTERM, 10*time.Second)
+}

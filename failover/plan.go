@@ -16,6 +16,7 @@ import (
 
 	"hanode/fsm"
 	"hanode/internal/id"
+	"hanode/internal/linkstate"
 	"hanode/internal/spec"
 )
 
@@ -33,6 +34,9 @@ type Health struct {
 	Why  string // why Dead
 	// Healthy is for how long it has been Alive and Leased without a break.
 	Healthy time.Duration
+	// Links are its devices that virtual addresses need, as it says itself. One of
+	// which nothing is said carries.
+	Links []linkstate.Link
 }
 
 // Inputs is all that a decision depends on. State is read only.
@@ -61,6 +65,10 @@ const preferStep = 100_000
 // hungStep is what a disk that hangs costs: more than any preference.
 const hungStep = 1000 * preferStep
 
+// settleStep is what a device costs that lost its carrier lately: more than any
+// preference too, and less than a disk that hangs.
+const settleStep = hungStep / 2
+
 // Candidates lists every member's standing for group g, best first. load counts
 // the groups each node owns.
 func Candidates(in Inputs, g *fsm.Group, load map[string]int) []Candidate {
@@ -87,6 +95,10 @@ func Candidates(in Inputs, g *fsm.Group, load map[string]int) []Candidate {
 		if in.Health[name].Hung {
 			c.Score -= hungStep
 			c.Because += ", but its disk hangs"
+		}
+		if l, ok := linkstate.Of(in.Health[name].Links, g.Spec); ok && l.State == linkstate.Settling {
+			c.Score -= settleStep
+			c.Because += fmt.Sprintf(", but its %s was without a carrier lately", l.Dev)
 		}
 		out = append(out, c)
 	}
@@ -128,6 +140,8 @@ func ineligible(in Inputs, n *fsm.Node, g *fsm.Group) string {
 		return "alive, still catching up"
 	case h.Hung && g != nil && needsDisk(g.Spec):
 		return "its disk hangs, and a service is noted there before it starts"
+	case g != nil && linkDown(h, g.Spec) != "":
+		return "its " + linkDown(h, g.Spec)
 	case g != nil && g.Failed[n.Name] != "":
 		return "failed here: " + g.Failed[n.Name]
 	}
@@ -293,6 +307,8 @@ func (p *planner) cause(g *fsm.Group) string {
 		return p.ifElsewhere(g, "switchover")
 	case owner.Leaving:
 		return p.ifElsewhere(g, "leave")
+	case linkDown(p.in.Health[owner.Name], g.Spec) != "":
+		return p.ifElsewhere(g, "link") // where no other node has a carrier, moving would not help
 	}
 	return p.failback(g)
 }
@@ -327,7 +343,11 @@ func (p *planner) failback(g *fsm.Group) string {
 	if len(best) == 0 || !best[0].Eligible || rank(best[0].Node) >= rank(g.Owner.Name) {
 		return ""
 	}
-	if h := p.in.Health[best[0].Node]; h.Hung || h.Healthy < g.Spec.Failback.After {
+	h := p.in.Health[best[0].Node]
+	if h.Hung || h.Healthy < g.Spec.Failback.After {
+		return ""
+	}
+	if l, ok := linkstate.Of(h.Links, g.Spec); ok && (l.State != linkstate.Up || l.For < g.Spec.Failback.After) {
 		return ""
 	}
 	return "failback"

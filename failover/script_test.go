@@ -14,6 +14,7 @@ import (
 
 	"hanode/fsm"
 	"hanode/internal/id"
+	"hanode/internal/linkstate"
 	"hanode/internal/spec"
 )
 
@@ -158,6 +159,21 @@ func (w *world) run(lines []string) string {
 			}
 		}
 		w.health[args[0]] = h
+	case "link": // link a eth0 down no carrier | settling | up 5m
+		h := w.health[args[0]]
+		l := linkstate.Link{Dev: args[1], State: linkstate.State(args[2])}
+		switch l.State {
+		case linkstate.Down:
+			l.Why = strings.Join(args[3:], " ")
+		case linkstate.Up:
+			l.For, _ = time.ParseDuration(args[3])
+		case linkstate.Settling:
+		}
+		h.Links = []linkstate.Link{l}
+		w.health[args[0]] = h
+	case "unreachable":
+		in := w.inputs()
+		fmt.Fprintf(&out, "%q\n", Unreachable(in, in.State.Groups[args[0]]))
 	case "formed":
 		w.formed = args[0] == "on"
 	case "token":

@@ -21,6 +21,7 @@ const (
 	KindToken   Kind = 5
 	KindRecord  Kind = 6 // body is the agent's: a replicated record, after commit
 	KindLate    Kind = 7 // body is the agent's: an election hint
+	KindLinks   Kind = 8 // body is the agent's: the sender's devices
 )
 
 // MaxMessage bounds an encoded message; it fits one datagram on any link after

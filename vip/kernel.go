@@ -27,6 +27,7 @@ type host struct {
 	ann    *announcer
 	keep   *keeper
 	news   *news
+	links  *links
 	packet int // AF_PACKET socket that only sends
 
 	// mu serialises what changes addresses, devices and the list.
@@ -75,6 +76,7 @@ func Open(opts Options) (Kernel, error) {
 		universe: map[netip.Addr]Address{}, known: map[netip.Addr]Address{},
 		raised: map[string]string{}, robbed: map[netip.Addr][]clock.Instant{}, placed: map[netip.Addr]place{},
 	}
+	h.links = newLinks(opts.Clock, opts.Log)
 	h.ann = newAnnouncer(h.send)
 	h.keep = &keeper{
 		clk: opts.Clock, log: opts.Log, kick: make(chan struct{}, 1), kept: map[netip.Addr]*kept{},
@@ -87,6 +89,7 @@ func Open(opts Options) (Kernel, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	h.cancel = cancel
 	h.wg.Go(func() { h.watch(ctx) })
+	h.wg.Go(func() { h.watchLinks(ctx) })
 	h.wg.Go(func() { h.keep.run(ctx) })
 	h.wg.Go(func() { h.news.run(h.keep.deleted, h.keep.resync) })
 	context.AfterFunc(ctx, h.news.close)
@@ -105,6 +108,9 @@ func (h *host) open() (err error) {
 	}
 	h.keep.rtnl = h.rtnl
 	if h.news, err = newNews(h.thread); err != nil {
+		return err
+	}
+	if h.links.flags, err = newFlagReader(h.thread); err != nil {
 		return err
 	}
 	err = h.thread.Do(func() (err error) {
@@ -214,6 +220,7 @@ func (h *host) Prepare(addrs []Address) error {
 		return err
 	}
 	h.known, h.universe = known, want
+	h.links.prepared(addrs)
 	return h.attach()
 }
 
@@ -515,6 +522,7 @@ func (h *host) release() {
 		h.wg.Wait()
 		h.news.close()
 		h.keep.sock.close()
+		h.links.flags.close()
 		h.ann.stopAll()
 		if h.guard != nil {
 			h.guard.Release()

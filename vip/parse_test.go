@@ -47,3 +47,17 @@ func FuzzParseDiag(f *testing.F) {
 		}
 	})
 }
+
+// FuzzParseFlags: whatever an answer holds, flags come from one that is whole.
+func FuzzParseFlags(f *testing.F) {
+	whole := make([]byte, 40)
+	whole[4] = unix.RTM_NEWLINK
+	f.Add(whole)
+	f.Add(whole[:21])
+	f.Fuzz(func(t *testing.T, b []byte) {
+		kind, _, flags, err := parseFlags(b)
+		if err == nil && len(b) < flagsAt+4 || kind == unix.NLMSG_ERROR && (err == nil || flags != 0) {
+			t.Errorf("%x gives type %d, flags %x, %v", b, kind, flags, err)
+		}
+	})
+}

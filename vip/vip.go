@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"hanode/internal/clock"
+	"hanode/internal/linkstate"
 	"hanode/vip/guard"
 )
 
@@ -63,6 +64,9 @@ type Kernel interface {
 	// RemoveOurs closes and takes off all of them and verifies that they are
 	// gone. It touches nothing else.
 	RemoveOurs() (removed []Address, err error)
+	// Links says how the devices of the prepared addresses are, by name. The channel is
+	// closed when that changes: within 100 ms, also while another method hangs.
+	Links() (links []linkstate.Link, changed <-chan struct{})
 	// Tier says how the addresses are guarded. It does not change.
 	Tier() Tier
 	// Why says why no better tier could be had; "" on the best.

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"hanode/internal/clock"
+	"hanode/internal/linkstate"
 	"hanode/vip"
 	"hanode/vip/guard"
 )
@@ -31,6 +32,8 @@ type Host struct {
 	before     func(op string)
 	onAnnounce func(vip.Address)
 	tier       vip.Tier
+	links      linkstate.Tracker // what SetLink said
+	changed    chan struct{}     // closed when that changes
 }
 
 // placed is an address as one incarnation put it on.
@@ -54,6 +57,22 @@ func NewHost(clk clock.Clock) *Host {
 	return &Host{
 		clk: clk, tier: vip.TierEBPF,
 		addrs: map[netip.Addr]placed{}, listed: map[netip.Addr]vip.Address{}, announcing: map[netip.Addr]*Kernel{},
+		changed: make(chan struct{}),
+	}
+}
+
+// SetLink says how a device is from now on, why being what is wrong with it; "" = it
+// carries. A device of which nothing was said carries.
+func (h *Host) SetLink(dev, why string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	now := h.clk.Now()
+	if !h.links.Has(dev) {
+		h.links.See(linkstate.Fact{Dev: dev}, now) // it was there and well
+	}
+	if h.links.See(linkstate.Fact{Dev: dev, Why: why}, now) {
+		close(h.changed)
+		h.changed = make(chan struct{})
 	}
 }
 
@@ -352,6 +371,14 @@ func (k *Kernel) RemoveOurs() (removed []vip.Address, err error) {
 		return nil
 	})
 	return removed, err
+}
+
+// Links implements vip.Kernel. A device that has settled is not news: ask again.
+func (k *Kernel) Links() ([]linkstate.Link, <-chan struct{}) {
+	now := k.host.clk.Now()
+	k.host.mu.Lock()
+	defer k.host.mu.Unlock()
+	return k.host.links.Links(now), k.host.changed
 }
 
 // Tier implements vip.Kernel.

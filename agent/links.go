@@ -1,0 +1,193 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"hanode/api"
+	"hanode/failover"
+	"hanode/fsm"
+	"hanode/internal/clock"
+	"hanode/internal/linkstate"
+	"hanode/lease"
+)
+
+// Each node tells the voters how the devices of the virtual addresses are: all of it,
+// at each change and again and again, so that a lost datagram or a new leader changes
+// nothing. The leader plans with what it was told last; failover.Plan says what follows.
+
+// linkReport is what one node says.
+type linkReport struct {
+	// Session tells runs of the agent apart, Seq the reports of one run.
+	Session uint64           `json:"session"`
+	Seq     uint64           `json:"seq"`
+	Links   []linkstate.Link `json:"links"`
+}
+
+const (
+	linksEvery  = time.Second // between two reports when nothing changes
+	linksRepeat = 3           // how often a change is repeated, a keepalive apart
+	// linksValid is how long a report counts: a node that is heard and does not report
+	// any more runs a version that never does.
+	linksValid = 10 * linksEvery
+)
+
+// linksLoop reports this node's devices.
+func (a *Agent) linksLoop(ctx context.Context) {
+	r := linkReport{Session: rand.Uint64()}
+	repeat := linksRepeat
+	for {
+		links, changed := a.kernel.Links()
+		r.Seq++
+		r.Links = worthTelling(links)
+		a.gossip.Send(r.append([]byte{byte(lease.KindLinks)}), a.voters()...)
+		wait := linksEvery
+		if repeat > 0 {
+			repeat--
+			wait = min(wait, a.cfg.Timing.Keepalive)
+		}
+		t := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return
+		case <-changed:
+			repeat = linksRepeat
+		case <-t.C:
+		}
+		t.Stop()
+	}
+}
+
+// worthTelling leaves out what nobody needs to know and puts first what is wrong.
+func worthTelling(links []linkstate.Link) []linkstate.Link {
+	out := slices.DeleteFunc(slices.Clone(links), func(l linkstate.Link) bool { return l.State == linkstate.Up && l.For > forgetLinks })
+	slices.SortStableFunc(out, func(a, b linkstate.Link) int {
+		return cmp.Compare(b.State.Rank(), a.State.Rank())
+	})
+	return out
+}
+
+// append encodes the report; of more devices than fit a datagram it leaves out the
+// last.
+func (r linkReport) append(dst []byte) []byte {
+	for {
+		b, err := json.Marshal(r)
+		if err == nil && len(dst)+len(b) <= lease.MaxMessage || len(r.Links) == 0 {
+			return append(dst, b...)
+		}
+		r.Links = r.Links[:len(r.Links)-1]
+	}
+}
+
+// parseLinks decodes a report.
+func parseLinks(b []byte) (r linkReport, err error) {
+	if err := json.Unmarshal(b, &r); err != nil {
+		return linkReport{}, err
+	}
+	for _, l := range r.Links {
+		if l.State.Rank() == 0 || l.For < 0 {
+			return linkReport{}, lease.ErrMalformed
+		}
+	}
+	return r, nil
+}
+
+// forgetLinks is after how long a device that is up needs no mention: no group waits
+// longer for its failback.
+const forgetLinks = 31 * 24 * time.Hour
+
+// onLinks takes a report.
+func (a *Agent) onLinks(from string, body []byte, now clock.Instant) {
+	r, err := parseLinks(body)
+	if err != nil {
+		return
+	}
+	if a.ears.noteLinks(from, r, now) {
+		signal(a.lead.wake)
+	}
+}
+
+// noteLinks keeps the newest report and says whether it tells anything new.
+func (e *ears) noteLinks(from string, r linkReport, now clock.Instant) bool {
+	x := e.of(from)
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if r.Session == x.links.Session && r.Seq <= x.links.Seq {
+		return false
+	}
+	same := slices.EqualFunc(r.Links, x.links.Links, func(a, b linkstate.Link) bool {
+		return a.Dev == b.Dev && a.State == b.State && a.Why == b.Why && slices.Equal(a.Nets, b.Nets)
+	})
+	x.links, x.linksAt = r, now
+	return !same
+}
+
+// links are a node's devices, as it last said; nil if it does not say.
+func (e *ears) links(name string, now clock.Instant) []linkstate.Link {
+	t := e.table.Load()
+	if t == nil || (*t)[name] == nil {
+		return nil
+	}
+	x := (*t)[name]
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	age := now.Elapsed(x.linksAt)
+	if x.linksAt.IsZero() || age > linksValid {
+		return nil
+	}
+	out := slices.Clone(x.links.Links)
+	for i := range out {
+		out[i].For += age
+	}
+	return out
+}
+
+// linkProblems says which devices keep nodes from serving which groups, and which
+// groups no client reaches for it.
+func (a *Agent) linkProblems(s *fsm.State) []api.StatusProblem {
+	var out []api.StatusProblem
+	in := a.inputs()
+	in.State = s
+	now := a.host.Clock.Wall()
+	for _, node := range s.NodeNames() {
+		for _, l := range in.Health[node].Links {
+			if l.State != linkstate.Down || !in.Health[node].Alive {
+				continue
+			}
+			since := now.Add(-l.For)
+			n, some := needs(s, l)
+			out = append(out, show("vip-link-down", fmt.Sprintf("%s of %s %s: it cannot serve %s", l.Dev, node, l.Why, count(n, some)), &since))
+		}
+	}
+	for _, name := range s.GroupNames() {
+		if text := failover.Unreachable(in, s.Groups[name]); text != "" {
+			out = append(out, show("group-unreachable", text, nil))
+		}
+	}
+	return out
+}
+
+// needs counts the groups that need a device, and names one.
+func needs(s *fsm.State, l linkstate.Link) (n int, some string) {
+	for _, name := range s.GroupNames() {
+		if slices.ContainsFunc(s.Groups[name].Spec.Resources, l.Carries) {
+			if n++; n == 1 {
+				some = name
+			}
+		}
+	}
+	return n, some
+}
+
+func count(n int, some string) string {
+	if n > 1 {
+		return fmt.Sprintf("%s and %d other groups", some, n-1)
+	}
+	return some
+}

@@ -1,0 +1,38 @@
+package failover
+
+import (
+	"fmt"
+
+	"hanode/fsm"
+	"hanode/internal/linkstate"
+	"hanode/internal/spec"
+)
+
+// linkDown says why clients cannot reach g's addresses on a node, as in "eth1 has no
+// carrier"; "" if they can.
+func linkDown(h Health, g spec.Group) string {
+	if l, ok := linkstate.Of(h.Links, g); ok && l.State == linkstate.Down {
+		return l.Dev + " " + l.Why
+	}
+	return ""
+}
+
+// Unreachable says why clients cannot reach group g although its owner is well: its
+// device carries nothing, and no other node can take the group. "" if they can, or if
+// it moves.
+func Unreachable(in Inputs, g *fsm.Group) string {
+	if g.Owner.Zero() || g.OwnerReleased {
+		return ""
+	}
+	h := in.Health[g.Owner.Name]
+	why := linkDown(h, g.Spec)
+	if why == "" || h.Dead {
+		return ""
+	}
+	for _, c := range Candidates(in, g, Load(in.State)) {
+		if c.Eligible {
+			return ""
+		}
+	}
+	return fmt.Sprintf("%s stays on %s, whose %s, because no other node can take it", g.Spec.Name, g.Owner.Name, why)
+}
