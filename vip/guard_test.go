@@ -549,7 +549,7 @@ func TestInUserNamespace(t *testing.T) {
 	must(t, err)
 	defer f.Close()
 	code := inUserNamespace(f, "-test.v", "-test.timeout=5m", "-test.run",
-		"^Test(TierWithoutBPF|Answers|LastAnswer|Killed|Older|Renew|Closed|NewDevice|GuardThat|Replacing|Add|Announce)")
+		"^Test(TierWithoutBPF|Answers|LastAnswer|Killed|Older|Renew|Closed|NewDevice|GuardThat|Replacing|Add|Announce|GuardOn|Renamed|Device|Tagged)")
 	b, err := os.ReadFile(f.Name())
 	must(t, err)
 	if code != 0 || !strings.Contains(string(b), "--- PASS: TestTierWithoutBPF") {

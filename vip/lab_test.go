@@ -128,6 +128,7 @@ type machine struct {
 }
 
 var (
+	hostIP4  = netip.MustParseAddr("10.9.0.1")
 	peerIP4  = netip.MustParsePrefix("10.9.0.2/24")
 	peerIP6  = netip.MustParsePrefix("fd09::2/64")
 	vip4     = Address{netip.MustParseAddr("10.9.0.100"), netip.MustParsePrefix("10.9.0.100/24"), ""}
@@ -269,6 +270,7 @@ func (m *machine) echo(t *testing.T) {
 	}
 }
 
+// kinds ask for the VIPs; there is "own" beside them, ARP for the host's own address.
 var kinds = []string{"arp", "ns", "udp4", "udp6"}
 
 // asker asks one kind of question and notes when answers came, in boot time.
@@ -298,7 +300,7 @@ func newAsker(t *testing.T, m *machine, kind string) *asker {
 	t.Helper()
 	a := &asker{kind: kind}
 	switch kind {
-	case "arp", "ns":
+	case "arp", "ns", "own":
 		a.raw(t, m)
 	default:
 		a.udp(t, m)
@@ -327,10 +329,14 @@ func newAsker(t *testing.T, m *machine, kind string) *asker {
 func (a *asker) raw(t *testing.T, m *machine) {
 	t.Helper()
 	me, ip4, ip6 := m.mac, peerIP4.Addr(), peerIP6.Addr()
-	question := askARP(me, ip4, vip4.Addr)
+	of := vip4.Addr
+	if a.kind == "own" {
+		of = hostIP4
+	}
+	question := askARP(me, ip4, of)
 	proto := uint16(unix.ETH_P_ARP)
 	a.isReply = func(b []byte) bool {
-		return len(b) >= 42 && b[21] == arpReply && netip.AddrFrom4([4]byte(b[28:32])) == vip4.Addr && string(b[:6]) == string(me)
+		return len(b) >= 42 && b[21] == arpReply && netip.AddrFrom4([4]byte(b[28:32])) == of && string(b[:6]) == string(me)
 	}
 	if a.kind == "ns" {
 		question, proto = askNS(me, ip6, vip6.Addr), unix.ETH_P_IPV6

@@ -44,8 +44,8 @@ type nftGuard struct {
 	mu       sync.Mutex
 	conn     nftConn
 	known    map[netip.Addr]bit
-	devs     []Device // as last asked for
-	attached map[int]bool
+	devs     []Device       // as last asked for
+	attached map[int]string // the name of the device by its index
 
 	once sync.Once
 	quit chan struct{}
@@ -61,7 +61,7 @@ func OpenNft(cfg Config) (Guard, error) {
 	g := &nftGuard{
 		cfg: cfg, s: newSchema(hex.EncodeToString(nonce[:])),
 		renewed: make(chan struct{}, 1), conn: nftConn{thread: cfg.Thread},
-		known: map[netip.Addr]bit{}, attached: map[int]bool{},
+		known: map[netip.Addr]bit{}, attached: map[int]string{},
 		quit: make(chan struct{}), done: make(chan struct{}),
 	}
 	for _, a := range cfg.Closed {
@@ -105,9 +105,9 @@ func (g *nftGuard) build(devs []Device) error {
 			g.known[a] = bitClosed
 		}
 	}
-	g.devs, g.attached = devs, map[int]bool{}
+	g.devs, g.attached = devs, map[int]string{}
 	for _, d := range devs {
-		g.attached[d.Index] = true
+		g.attached[d.Index] = d.Name
 	}
 	return nil
 }
@@ -300,7 +300,7 @@ func (g *nftGuard) Attach(devs []Device) ([]Repair, error) {
 	if !whole {
 		var repairs []Repair
 		for _, d := range devs {
-			if g.attached[d.Index] {
+			if g.attached[d.Index] != "" {
 				repairs = append(repairs, Repair{d, "the nftables table was gone or changed"})
 			}
 		}
@@ -321,20 +321,29 @@ func (g *nftGuard) adjust(devs []Device, there map[string]bool) ([]Repair, error
 		errs    []error
 		want    = map[string]bool{}
 	)
-	now := map[int]bool{}
+	now := map[int]string{}
 	for _, d := range devs {
 		in, out := g.s.baseName(d.Index, true), g.s.baseName(d.Index, false)
 		want[in], want[out] = true, true
-		if there[in] && there[out] {
-			now[d.Index] = true
+		old := g.attached[d.Index]
+		// Since Linux 6.16 a chain is bound to the name, and a renamed device leaves it.
+		renamed := old != "" && old != d.Name
+		if there[in] && there[out] && !renamed {
+			now[d.Index] = d.Name
 			continue
 		}
 		err := g.conn.do(func(c *nftables.Conn) error {
 			for _, is := range []bool{true, false} {
-				if ch, rule := g.s.base(d, is); !there[ch.Name] {
-					c.AddChain(ch)
-					c.AddRule(rule)
+				ch, rule := g.s.base(d, is)
+				if there[ch.Name] && !renamed {
+					continue
 				}
+				if there[ch.Name] {
+					c.FlushChain(ch)
+					c.DelChain(ch)
+				}
+				c.AddChain(ch)
+				c.AddRule(rule)
 			}
 			return c.Flush()
 		})
@@ -342,8 +351,8 @@ func (g *nftGuard) adjust(devs []Device, there map[string]bool) ([]Repair, error
 			errs = append(errs, fmt.Errorf("guard %s: %w", d.Name, err))
 			continue
 		}
-		now[d.Index] = true
-		if g.attached[d.Index] {
+		now[d.Index] = d.Name
+		if old != "" && !renamed {
 			repairs = append(repairs, Repair{d, "the chain was gone"})
 		}
 	}
@@ -391,15 +400,14 @@ func (g *nftGuard) inspect() (there map[string]bool, whole bool, err error) {
 		if !mine {
 			return nil
 		}
-		in, err := c.GetRules(g.s.table, g.s.in)
-		if err != nil {
-			return err
+		whole = true
+		for _, f := range g.s.fixed() {
+			rules, err := c.GetRules(g.s.table, f.chain)
+			if err != nil {
+				return err
+			}
+			whole = whole && len(rules) == len(f.rules)
 		}
-		out, err := c.GetRules(g.s.table, g.s.out)
-		if err != nil {
-			return err
-		}
-		whole = len(in) == len(g.s.inRules()) && len(out) == len(g.s.outRules())
 		return nil
 	})
 	if err != nil {
@@ -414,7 +422,7 @@ func (g *nftGuard) inspect() (there map[string]bool, whole bool, err error) {
 func (g *nftGuard) Attached(index int) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.attached[index]
+	return g.attached[index] != ""
 }
 
 func (g *nftGuard) Kind() string { return "nftables" }

@@ -28,6 +28,7 @@ const (
 type schema struct {
 	table               *nftables.Table
 	lease, in, out      *nftables.Chain
+	tagIn, tagOut       *nftables.Chain // for frames with a VLAN tag in them
 	vips4, vips6        *nftables.Set
 	open4, open6        *nftables.Set
 	self4               *nftables.Set // (v, v): what the sender and target of an announcement look like
@@ -44,6 +45,7 @@ func newSchema(nonce string) *schema {
 		lease: &nftables.Chain{Table: t, Name: "lease_" + nonce},
 		in:    &nftables.Chain{Table: t, Name: "guard_in"},
 		out:   &nftables.Chain{Table: t, Name: "guard_out"},
+		tagIn: &nftables.Chain{Table: t, Name: "guard_in_tagged"}, tagOut: &nftables.Chain{Table: t, Name: "guard_out_tagged"},
 		arpIn: "arp_in", arpOut: "arp_out", ndIn: "nd_in", ndOut: "nd_out", ipIn: "ip_in", ipOut: "ip_out",
 	}
 	set := func(id uint32, name string, key nftables.SetDatatype) *nftables.Set {
@@ -80,14 +82,15 @@ func (s *schema) create(c *nftables.Conn, known map[netip.Addr]bit) error {
 			}
 		}
 	}
-	for _, ch := range []*nftables.Chain{s.lease, s.in, s.out} {
-		c.AddChain(ch)
+	c.AddChain(s.lease)
+	fixed := s.fixed()
+	for _, f := range fixed {
+		c.AddChain(f.chain)
 	}
-	for _, r := range s.inRules() {
-		c.AddRule(&nftables.Rule{Table: s.table, Chain: s.in, Exprs: r})
-	}
-	for _, r := range s.outRules() {
-		c.AddRule(&nftables.Rule{Table: s.table, Chain: s.out, Exprs: r})
+	for _, f := range fixed {
+		for _, r := range f.rules {
+			c.AddRule(&nftables.Rule{Table: s.table, Chain: f.chain, Exprs: r})
+		}
 	}
 	return nil
 }
@@ -181,37 +184,89 @@ func (s *schema) gate(match []expr.Any, off, size uint32, counter string) [][]ex
 	}
 }
 
-func (s *schema) inRules() [][]expr.Any {
-	arp := protocol(unix.ETH_P_ARP)
-	announcement := append(append([]expr.Any{}, arp...),
-		load(14, 4, reg1), load(24, 4, reg1b), lookup(s.self4), &expr.Verdict{Kind: expr.VerdictAccept})
-	rules := [][]expr.Any{announcement}
-	rules = append(rules, s.gate(arp, 24, 4, s.arpIn)...)
-	rules = append(rules, s.gate(protocol(unix.ETH_P_IP), 16, 4, s.ipIn)...)
-	rules = append(rules, s.gate(icmp6(ns), 48, 16, s.ndIn)...)
-	return append(rules, s.gate(protocol(unix.ETH_P_IPV6), 24, 16, s.ipIn)...)
+// layout is where in a frame the network layer begins, counted from where nftables
+// takes it to begin, and how a rule tells which protocol it is.
+type layout struct {
+	off uint32
+	is  func(proto uint16) []expr.Any
 }
 
-func (s *schema) outRules() [][]expr.Any {
-	rules := s.gate(protocol(unix.ETH_P_ARP), 14, 4, s.arpOut)
-	rules = append(rules, s.gate(protocol(unix.ETH_P_IP), 12, 4, s.ipOut)...)
-	rules = append(rules, s.gate(icmp6(na), 48, 16, s.ndOut)...)
-	dad := append(icmp6(ns), load(8, 16, reg1), &expr.Cmp{Op: expr.CmpOpEq, Register: reg1, Data: make([]byte, 16)})
-	rules = append(rules, s.gate(dad, 48, 16, s.ndOut)...)
-	return append(rules, s.gate(protocol(unix.ETH_P_IPV6), 8, 16, s.ipOut)...)
+var (
+	// plain frames have no tag, or one that the device took off or puts on.
+	plain = layout{0, protocol}
+	// taggedIn frames have a second tag, where the network layer is taken to begin.
+	taggedIn = layout{4, func(p uint16) []expr.Any {
+		return []expr.Any{load(2, 2, reg1), equals(binaryutil.BigEndian.PutUint16(p)...)}
+	}}
+	// taggedOut frames have one as well, but the network layer is where it is.
+	taggedOut = layout{0, func(p uint16) []expr.Any {
+		version := &expr.Bitwise{SourceRegister: reg1, DestRegister: reg1, Len: 1, Mask: []byte{0xf0}, Xor: []byte{0}}
+		switch p {
+		case unix.ETH_P_IP:
+			return []expr.Any{load(0, 1, reg1), version, equals(0x40)}
+		case unix.ETH_P_IPV6:
+			return []expr.Any{load(0, 1, reg1), version, equals(0x60)}
+		}
+		return []expr.Any{load(0, 6, reg1), equals(0, 1, 8, 0, 6, 4)} // ARP for IPv4 on Ethernet
+	}}
+)
+
+// ruled is a chain with the rules that it has at all times.
+type ruled struct {
+	chain *nftables.Chain
+	rules [][]expr.Any
+}
+
+func (s *schema) fixed() []ruled {
+	return []ruled{
+		{s.tagIn, s.inRules(taggedIn)},
+		{s.tagOut, s.outRules(taggedOut)},
+		{s.in, append(divert(s.tagIn), s.inRules(plain)...)},
+		{s.out, append(divert(s.tagOut), s.outRules(plain)...)},
+	}
+}
+
+// divert sends frames with a tag in them to a chain.
+func divert(to *nftables.Chain) (rules [][]expr.Any) {
+	for _, p := range []uint16{unix.ETH_P_8021Q, unix.ETH_P_8021AD} {
+		rules = append(rules, append(protocol(p), &expr.Verdict{Kind: expr.VerdictJump, Chain: to.Name}))
+	}
+	return rules
+}
+
+func (s *schema) inRules(l layout) [][]expr.Any {
+	arp := l.is(unix.ETH_P_ARP)
+	announcement := append(append([]expr.Any{}, arp...),
+		load(l.off+14, 4, reg1), load(l.off+24, 4, reg1b), lookup(s.self4), &expr.Verdict{Kind: expr.VerdictAccept})
+	rules := [][]expr.Any{announcement}
+	rules = append(rules, s.gate(arp, l.off+24, 4, s.arpIn)...)
+	rules = append(rules, s.gate(l.is(unix.ETH_P_IP), l.off+16, 4, s.ipIn)...)
+	rules = append(rules, s.gate(l.icmp6(ns), l.off+48, 16, s.ndIn)...)
+	return append(rules, s.gate(l.is(unix.ETH_P_IPV6), l.off+24, 16, s.ipIn)...)
+}
+
+func (s *schema) outRules(l layout) [][]expr.Any {
+	rules := s.gate(l.is(unix.ETH_P_ARP), l.off+14, 4, s.arpOut)
+	rules = append(rules, s.gate(l.is(unix.ETH_P_IP), l.off+12, 4, s.ipOut)...)
+	rules = append(rules, s.gate(l.icmp6(na), l.off+48, 16, s.ndOut)...)
+	dad := append(l.icmp6(ns), load(l.off+8, 16, reg1), equals(make([]byte, 16)...))
+	rules = append(rules, s.gate(dad, l.off+48, 16, s.ndOut)...)
+	return append(rules, s.gate(l.is(unix.ETH_P_IPV6), l.off+8, 16, s.ipOut)...)
+}
+
+func (l layout) icmp6(typ byte) []expr.Any {
+	return append(l.is(unix.ETH_P_IPV6),
+		load(l.off+6, 1, reg1), equals(unix.IPPROTO_ICMPV6), load(l.off+40, 1, reg1), equals(typ))
 }
 
 func protocol(p uint16) []expr.Any {
 	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyPROTOCOL, Register: reg1},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: reg1, Data: binaryutil.BigEndian.PutUint16(p)},
+		equals(binaryutil.BigEndian.PutUint16(p)...),
 	}
 }
 
-func icmp6(typ byte) []expr.Any {
-	eq := func(v byte) expr.Any { return &expr.Cmp{Op: expr.CmpOpEq, Register: reg1, Data: []byte{v}} }
-	return append(protocol(unix.ETH_P_IPV6), load(6, 1, reg1), eq(unix.IPPROTO_ICMPV6), load(40, 1, reg1), eq(typ))
-}
+func equals(b ...byte) expr.Any { return &expr.Cmp{Op: expr.CmpOpEq, Register: reg1, Data: b} }
 
 func load(off, size, reg uint32) expr.Any {
 	return &expr.Payload{DestRegister: reg, Base: expr.PayloadBaseNetworkHeader, Offset: off, Len: size}
