@@ -493,6 +493,7 @@ func TestGuardStaysFirst(t *testing.T) {
 func TestReplacingTheGuardLeavesNoGap(t *testing.T) {
 	eachMode(t, func(t *testing.T, mode string) {
 		l, k, as := hostWithVIPs(t, mode)
+		l.host.addByHand(t, "eth0", "10.9.0.100/32", "fd09::100/128") // or they go by their lifetime on a slow machine
 		stop := askAll(as)
 		dir := k.opts.Dir
 		for range 15 {
