@@ -52,7 +52,7 @@ demo: ## a cluster on this machine, broken and measured
 sim: ## SEEDS (1000) random fault schedules in virtual time: whole agents, then the lease protocol alone
 	@mkdir -p bin
 	$(GO) test -c -o bin/sim.test ./agent
-	cd agent && ../bin/sim.test -test.timeout 0 -test.run 'TestSim$$' -sim.seeds $(SEEDS) -sim.from $(FROM) -sim.for $(FOR)
+	cd agent && TMPDIR=$(or $(wildcard /dev/shm),/tmp) ../bin/sim.test -test.timeout 0 -test.run 'TestSim$$' -sim.seeds $(SEEDS) -sim.from $(FROM) -sim.for $(FOR)
 	$(GO) test -count 1 -timeout 0 -run 'TestSim$$' ./lease -sim.seeds $(SEEDS)
 
 model: ## every state of docs/model/lease.pml, and each rule broken (needs spin; FULL=1: larger bounds)

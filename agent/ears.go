@@ -210,6 +210,13 @@ func (a *Agent) hearsLately(node string) bool {
 	return ok && a.host.Clock.Now().Elapsed(h.at) < a.timing().Deadtime
 }
 
+// settled reports whether a node says in its beats that it has caught up, as a voter.
+// One that starts anew says first that it has not.
+func (a *Agent) settled(node string) bool {
+	h, ok := a.ears.get(node)
+	return ok && h.beat.Ready && a.host.Clock.Now().Elapsed(h.at) < a.timing().Warntime
+}
+
 // handle takes one authenticated datagram on its socket's goroutine, which must
 // get to the next beat: beats, answers and REVOKE are dealt with here, the rest is
 // posted.

@@ -46,9 +46,13 @@ type Config struct {
 	// Reachable reports whether a node is heard; appends wait for one that is not.
 	// nil = always. Called often, from raft's goroutines: be quick.
 	Reachable func(node string) bool
-	Machine   *fsm.Machine
-	Stores    Stores
-	Log       *slog.Logger
+	// Settled reports whether a node says that it has caught up and did not start anew
+	// since; it is told again only now and then what it has acknowledged. nil = never.
+	// As quick as Reachable.
+	Settled func(node string) bool
+	Machine *fsm.Machine
+	Stores  Stores
+	Log     *slog.Logger
 }
 
 // Stores are raft's disks.
@@ -108,7 +112,7 @@ func Start(cfg Config) (*Node, error) {
 	n := &Node{cfg: cfg, disk: newDiskWatch(cfg.Stores)}
 	n.trans = newTransport(inner, ServerID(cfg.Name, cfg.Disk), cfg.Name, func(node string) bool {
 		return !n.hung() && (cfg.Reachable == nil || cfg.Reachable(node))
-	})
+	}, cfg.Settled)
 	rc := raft.DefaultConfig()
 	rc.LocalID = raft.ServerID(ServerID(cfg.Name, cfg.Disk))
 	rc.HeartbeatTimeout, rc.ElectionTimeout, rc.LeaderLeaseTimeout = raftTimeout, raftTimeout, raftLease

@@ -27,7 +27,9 @@ type lab struct {
 	names []string
 	all   map[string]*member
 
-	silent atomic.Pointer[string] // a node that is not heard, as the others know; nil = none
+	silent  atomic.Pointer[string] // a node that is not heard, as the others know; nil = none
+	settled atomic.Bool            // every node says that it has caught up
+	sent    atomic.Int64           // writes on raft's connections, both ways counted once
 }
 
 // member is one node; its stores outlive it.
@@ -80,15 +82,28 @@ func (m *member) start() {
 	m.Node = must[*Node](l.t)(Start(Config{
 		Name: m.name, Disk: 1, Machine: m.m, Stores: m.stores, Log: quietLog,
 		Reachable: func(node string) bool { s := l.silent.Load(); return s == nil || *s != node },
+		Settled:   func(string) bool { return l.settled.Load() },
 		Listener:  must[net.Listener](l.t)(h.Listen(raftPort)),
 		Dial: func(ctx context.Context, node string) (net.Conn, error) {
 			to := l.all[node]
 			if to == nil {
 				return nil, fmt.Errorf("no node %s", node)
 			}
-			return h.Dial(ctx, "eth0", netip.AddrPortFrom(to.addr, raftPort))
+			c, err := h.Dial(ctx, "eth0", netip.AddrPortFrom(to.addr, raftPort))
+			return counted{c, &l.sent}, err
 		},
 	}))
+}
+
+// counted counts what is written.
+type counted struct {
+	net.Conn
+	n *atomic.Int64
+}
+
+func (c counted) Write(b []byte) (int, error) {
+	c.n.Add(1)
+	return c.Conn.Write(b)
 }
 
 func (m *member) halt() {

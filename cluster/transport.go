@@ -100,7 +100,9 @@ func (a nodeAddr) String() string { return string(a) }
 type transport struct {
 	*raft.NetworkTransport
 	id, name  string
-	reachable func(node string) bool        // nil = always
+	reachable func(node string) bool // nil = always
+	settled   func(node string) bool // nil = never
+	idle      idle
 	term      atomic.Pointer[func() uint64] // raft's current term; nil until raft exists
 	ch        chan raft.RPC
 	done      chan struct{}
@@ -108,8 +110,8 @@ type transport struct {
 	wg        sync.WaitGroup
 }
 
-func newTransport(inner *raft.NetworkTransport, id, name string, reachable func(string) bool) *transport {
-	t := &transport{NetworkTransport: inner, id: id, name: name, reachable: reachable, ch: make(chan raft.RPC), done: make(chan struct{})}
+func newTransport(inner *raft.NetworkTransport, id, name string, reachable, settled func(string) bool) *transport {
+	t := &transport{NetworkTransport: inner, id: id, name: name, reachable: reachable, settled: settled, ch: make(chan raft.RPC), done: make(chan struct{})}
 	t.wg.Go(func() {
 		for {
 			select {
@@ -137,7 +139,8 @@ const lookAgain = 10 * time.Millisecond
 // AppendEntries waits for a node that is not heard instead of failing: raft doubles
 // its pause after each failure up to ten seconds, so a node that was away for a
 // minute would be left behind for that long after its return. The wait ends when
-// the node is heard, when the term of the request is over, or with the transport.
+// the node is heard, when the term of the request is over, or with the transport. An
+// append that says nothing new to a settled node is not sent; see idle.go.
 func (t *transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	for t.reachable != nil && !t.reachable(string(to)) {
 		select {
@@ -149,7 +152,16 @@ func (t *transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, args 
 			return fmt.Errorf("append to %s: term %d is over", to, args.Term)
 		}
 	}
-	return t.NetworkTransport.AppendEntries(id, to, args, resp)
+	begin := time.Now()
+	if t.settled != nil && t.settled(string(to)) {
+		if r, ok := t.idle.answer(id, args, begin); ok {
+			*resp = r
+			return nil
+		}
+	}
+	err := t.NetworkTransport.AppendEntries(id, to, args, resp)
+	t.idle.note(id, args, resp, err, begin)
+	return err
 }
 
 // EncodePeer renders a node's name, as raft's configuration has it, and not the

@@ -1,0 +1,68 @@
+package cluster
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// A leader tells each follower every commit timeout (10 to 20 ms) how far the log is
+// committed, in an append without entries, also when there is nothing new. Followers
+// should learn of a commit that soon: a voter acks a node's new registration, or the
+// next voters' list, only once it has applied it, and leases run meanwhile. So the
+// timeout stays short, and what costs something is left out: an append that says
+// exactly what its follower has acknowledged idleEvery ago or less is answered here,
+// as it was answered then.
+//
+// To raft this is an answer that was idleEvery on its way, which a network may do at
+// any time. It carries no entry, so nothing counts as stored because of it. What it
+// does move is the leader's idea of when it last heard the follower: a leader that
+// lost its followers notices up to idleEvery later. VerifyLeader, which would count it
+// as a proof of leadership, is not used at all (see DESIGN.md).
+const idleEvery = 100 * time.Millisecond
+
+// idle remembers what each follower acknowledged. Safe for concurrent use.
+type idle struct {
+	mu   sync.Mutex
+	last map[raft.ServerID]acknowledged
+}
+
+type acknowledged struct {
+	at   time.Time
+	req  raft.AppendEntriesRequest
+	resp raft.AppendEntriesResponse
+}
+
+// answer is what the follower would say to req again, if that is known.
+func (i *idle) answer(id raft.ServerID, req *raft.AppendEntriesRequest, now time.Time) (raft.AppendEntriesResponse, bool) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	a, ok := i.last[id]
+	return a.resp, ok && now.Sub(a.at) < idleEvery && len(req.Entries) == 0 && !isHeartbeat(req) &&
+		req.Term == a.req.Term && slices.Equal(req.Leader, a.req.Leader) &&
+		req.PrevLogEntry == a.req.PrevLogEntry && req.PrevLogTerm == a.req.PrevLogTerm &&
+		req.LeaderCommitIndex == a.req.LeaderCommitIndex
+}
+
+// note takes a follower's answer to req, which was sent at begin.
+func (i *idle) note(id raft.ServerID, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse, err error, begin time.Time) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	switch {
+	case err != nil || !resp.Success:
+		delete(i.last, id)
+	case len(req.Entries) == 0 && !isHeartbeat(req):
+		if i.last == nil {
+			i.last = map[raft.ServerID]acknowledged{}
+		}
+		i.last[id] = acknowledged{begin, *req, *resp}
+	}
+}
+
+// isHeartbeat: raft's heartbeats are appends that say nothing of the log, and go
+// through always.
+func isHeartbeat(req *raft.AppendEntriesRequest) bool {
+	return req.PrevLogEntry == 0 && req.PrevLogTerm == 0 && len(req.Entries) == 0 && req.LeaderCommitIndex == 0
+}
