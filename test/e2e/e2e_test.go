@@ -25,7 +25,12 @@ import (
 
 var binary string
 
-func TestMain(m *testing.M) { os.Exit(netlab.Main(built{m})) }
+func TestMain(m *testing.M) {
+	if code, yes := another(); yes {
+		os.Exit(code)
+	}
+	os.Exit(netlab.Main(built{m}))
+}
 
 // built builds the binary once, inside whatever namespace the tests run in.
 type built struct{ m *testing.M }

@@ -43,6 +43,8 @@ type Options struct {
 	Level   string   // log level; "" = debug
 	Disks   bool     // each data_dir is on a Disk of its own; takes root
 	Cgroups bool     // each agent is in a Cgroup of its own; takes root
+	// Through starts the agent of a node by another command, which becomes it.
+	Through map[string][]string
 }
 
 // Cluster is the hosts, a client on the external network, and the agents.
@@ -216,7 +218,8 @@ func (n *Node) StartAgent() error {
 		return err
 	}
 	defer func() { _ = log.Close() }() // the child has its own
-	cmd := exec.Command(n.c.opts.Binary, "agent", "--config", n.file)
+	args := append(slices.Clone(n.c.opts.Through[n.Node]), n.c.opts.Binary, "agent", "--config", n.file)
+	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Stdout, cmd.Stderr = log, log
 	p, err := n.Start(cmd)
 	if err != nil {
