@@ -68,20 +68,28 @@ func LoadCluster(path string) ([]spec.Group, error) {
 // need no knowledge of the nodes. A file without groups is valid: nothing is
 // wanted. The error is [Diagnostics] with every problem found.
 func ParseCluster(name string, src []byte) ([]spec.Group, error) {
-	return parseCluster(name, src, nil)
+	groups, _, err := parseCluster(name, src, nil)
+	return groups, err
+}
+
+// ClusterWarnings are what an operator should know of a cluster file that is valid.
+func ClusterWarnings(name string, src []byte) Diagnostics {
+	_, warnings, _ := parseCluster(name, src, nil)
+	return warnings
 }
 
 // ParseClusterFor is ParseCluster and CheckGroups in one, so that what does not
 // fit the nodes is reported with its line too.
 func ParseClusterFor(name string, src []byte, nodes []spec.Node) ([]spec.Group, error) {
-	return parseCluster(name, src, &nodes)
+	groups, _, err := parseCluster(name, src, &nodes)
+	return groups, err
 }
 
-func parseCluster(name string, src []byte, nodes *[]spec.Node) ([]spec.Group, error) {
+func parseCluster(name string, src []byte, nodes *[]spec.Node) ([]spec.Group, Diagnostics, error) {
 	r := &report{file: name}
 	body := r.parse(src)
 	if body == nil {
-		return nil, r.diags.err()
+		return nil, nil, r.diags.err()
 	}
 	b := &block{report: r, src: src, body: body}
 	b.check(clusterShape)
@@ -97,9 +105,9 @@ func parseCluster(name string, src []byte, nodes *[]spec.Node) ([]spec.Group, er
 		c.nodes(*nodes)
 	}
 	if err := r.diags.err(); err != nil {
-		return nil, err
+		return nil, r.diags.only(SeverityWarning), err
 	}
-	return groups, nil
+	return groups, r.diags.only(SeverityWarning), nil
 }
 
 // place says where a group or resource and its keys were written. The zero
@@ -222,6 +230,9 @@ func (b *block) resource() (spec.Resource, place) {
 		agent := note(&p, "agent", b.str("agent"))
 		r.Agent = strings.TrimPrefix(agent, "ocf:")
 		r.Params = b.params(&p)
+		if shadowed(r.Agent) && !p.bad["params"] {
+			return b.shadow(r, p)
+		}
 		b.service(&r, &p)
 	}
 	return r, p

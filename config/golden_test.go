@@ -102,7 +102,7 @@ func TestClusterDiagnostics(t *testing.T) {
 	golden(t, "cluster", nodesMark, func(t *testing.T, src, extra string) string {
 		if extra == "" {
 			_, err := ParseCluster("cluster.hcl", []byte(src))
-			return outcome(err, nil)
+			return outcome(err, ClusterWarnings("cluster.hcl", []byte(src)))
 		}
 		nodes := scriptNodes(t, extra)
 		_, err := ParseClusterFor("cluster.hcl", []byte(src), nodes)
@@ -110,7 +110,7 @@ func TestClusterDiagnostics(t *testing.T) {
 		if parseErr == nil { // the same verdict from the values alone, without lines
 			sameVerdict(t, err, CheckGroups(groups, nodes))
 		}
-		return outcome(err, nil)
+		return outcome(err, ClusterWarnings("cluster.hcl", []byte(src)))
 	})
 }
 

@@ -11,10 +11,8 @@ import (
 	"hanode/internal/spec"
 )
 
-var (
-	available = []string{"ip", "exec", "systemd"}
-	notYet    = []string{"lsb", "ocf", "heartbeat"}
-)
+// resourceTypes are those that resource.Open has drivers for.
+var resourceTypes = []string{"ip", "systemd", "lsb", "ocf", "heartbeat", "exec"}
 
 // CheckGroups makes all checks of groups: those of [ParseCluster], for groups
 // that came another way, and that they fit the nodes: preferred nodes exist and
@@ -43,7 +41,7 @@ type vip struct {
 
 // subject renders how a diagnostic speaks of a resource: ip "10.0.0.100/24".
 func subject(r spec.Resource) string {
-	if slices.Contains(available, r.Type) || slices.Contains(notYet, r.Type) {
+	if slices.Contains(resourceTypes, r.Type) {
 		return fmt.Sprintf("%s %s", r.Type, quote(r.Name))
 	}
 	return fmt.Sprintf("resource %s %s", quote(r.Type), quote(r.Name))
@@ -141,25 +139,14 @@ func (c *groupCheck) resources(g spec.Group, p place) {
 		case "exec":
 			c.exec(g, r, at)
 		case "systemd", "lsb", "heartbeat", "ocf":
-			if slices.Contains(notYet, r.Type) {
-				c.add(at.line, unavailable(r.Type))
-				continue
-			}
 			c.service(g, r, at)
 		default:
-			c.add(at.line, unavailable(r.Type))
+			c.add(at.line, finding{
+				what: fmt.Sprintf("unknown resource type %s", quote(r.Type)), allowed: "types are " + orNone(resourceTypes),
+				remedy: didYouMean(r.Type, resourceTypes),
+			})
 		}
 	}
-}
-
-// unavailable refuses a resource type.
-func unavailable(typ string) finding {
-	f := finding{what: fmt.Sprintf("type %s is not available yet", quote(typ)), allowed: "available: " + orNone(available)}
-	if !slices.Contains(notYet, typ) {
-		f.what = fmt.Sprintf("unknown resource type %s", quote(typ))
-		f.remedy = didYouMean(typ, slices.Concat(available, notYet))
-	}
-	return f
 }
 
 // ip checks one ip resource.
@@ -174,6 +161,9 @@ func (c *groupCheck) ip(g spec.Group, r spec.Resource, at place) {
 	dev := r.Dev
 	if at.bad["dev"] {
 		dev = "?" // there is one, unreadable and reported
+	}
+	if at.bad["ip"] {
+		return
 	}
 	addr, bad := checkVIP(subject(r), r.Name, dev)
 	if c.refused(at.line, bad) {
@@ -296,8 +286,11 @@ func (c *groupCheck) service(g spec.Group, r spec.Resource, at place) {
 		c.refused(at.line, checkScript(r.Name))
 	case "ocf":
 		c.refused(at.line, checkName("ocf", r.Name))
-		if !at.bad["agent"] {
-			c.refused(at.at("agent"), checkAgent(subject(r), r.Agent))
+		if !at.bad["agent"] && !c.refused(at.at("agent"), checkAgent(subject(r), r.Agent)) && shadowed(r.Agent) {
+			c.add(at.at("agent"), finding{
+				what: fmt.Sprintf("agent in %s is ocf:%s", subject(r), r.Agent), allowed: "it would put the address on behind no guard",
+				remedy: `use resource "ip"`,
+			})
 		}
 		c.params(r, at)
 	}

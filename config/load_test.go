@@ -288,7 +288,8 @@ func TestCheckGroupsAlone(t *testing.T) {
 	}{
 		"nothing":        {nil, ""},
 		"good":           {web(spec.Resource{Type: "exec", Name: "a", Start: sh, Stop: sh}), ""},
-		"type":           {web(spec.Resource{Type: "lsb", Name: "a"}), `type "lsb" is not available yet; available: ip, exec`},
+		"type":           {web(spec.Resource{Type: "lbs", Name: "a"}), `unknown resource type "lbs"; types are ip, systemd, lsb, ocf, heartbeat, exec; did you mean lsb?`},
+		"shadowed":       {web(spec.Resource{Type: "ocf", Name: "a", Agent: "heartbeat:IPaddr2"}), `agent in ocf "a" is ocf:heartbeat:IPaddr2; it would put the address on behind no guard; use resource "ip"`},
 		"ip with start":  {web(spec.Resource{Type: "ip", Name: "10.0.0.9", Start: sh, Every: 1}), "has start\n"},
 		"exec with dev":  {web(spec.Resource{Type: "exec", Name: "a", Start: sh, Stop: sh, Dev: "eth0"}), "has dev"},
 		"negative every": {web(spec.Resource{Type: "exec", Name: "a", Start: sh, Stop: sh, Monitor: sh, Every: -1}), "every in exec"},

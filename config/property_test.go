@@ -59,7 +59,20 @@ func resourceGen(g, i int) *rapid.Generator[spec.Resource] {
 			return r
 		}
 		if rapid.Bool().Draw(t, "unit") {
-			r := spec.Resource{Type: "systemd", Name: fmt.Sprintf("r%d@x", i), Every: span().Draw(t, "every")}
+			r := spec.Resource{Every: span().Draw(t, "every")}
+			switch r.Type = rapid.SampledFrom([]string{"systemd", "lsb", "heartbeat", "ocf"}).Draw(t, "type"); r.Type {
+			case "systemd":
+				r.Name = fmt.Sprintf("r%d@x", i)
+			case "lsb":
+				r.Name = fmt.Sprintf("r%d", i)
+			case "heartbeat":
+				r.Name = fmt.Sprintf("Filesystem::/dev/sd%d::${x}", i)
+			case "ocf":
+				r.Name, r.Agent = fmt.Sprintf("r%d", i), "heartbeat:Dummy"
+				if rapid.Bool().Draw(t, "params") {
+					r.Params = rapid.MapOfN(rapid.StringMatching(`[a-z][A-Za-z_]{0,8}`), rapid.StringMatching(`[ -~]{0,12}`), 1, 3).Draw(t, "params")
+				}
+			}
 			if rapid.Bool().Draw(t, "bounded") {
 				r.StartTimeout, r.StopTimeout, r.MonitorTimeout = span().Draw(t, "start"), span().Draw(t, "stop"), span().Draw(t, "monitor")
 			}

@@ -131,11 +131,19 @@ type Finding struct {
 	// Code of the problem, where Meaning is Again; see docs/problems.md.
 	Code string
 	Text string // a sentence without the resource's name
+	// Unsure: it could not be told now, because somebody does not answer. What was
+	// known before still counts.
+	Unsure bool
 }
 
 // lacks is the finding that this host has not what it takes.
 func lacks(format string, args ...any) []Finding {
 	return []Finding{{Meaning: NotHere, Text: fmt.Sprintf(format, args...)}}
+}
+
+// unsure is the finding that something could not be judged now.
+func unsure(format string, args ...any) []Finding {
+	return []Finding{{Unsure: true, Text: fmt.Sprintf(format, args...)}}
 }
 
 // Addresses is the kernel's side of an ip resource.

@@ -23,7 +23,7 @@ func verify(r spec.Resource, env Env, monitor error) error {
 	switch {
 	case errors.Is(monitor, ErrStopped):
 		return nil
-	case monitor == nil || errors.Is(monitor, ErrRecovering):
+	case monitor == nil || errors.Is(monitor, ErrRecovering) || errors.Is(monitor, errRunsBadly):
 		return fmt.Errorf("%s %q: it still runs after its stop", r.Type, r.Name)
 	case env.Exclusive:
 		return fmt.Errorf("%s %q: it is in doubt whether it runs after its stop: %w", r.Type, r.Name, monitor)

@@ -49,6 +49,7 @@ func lastLine(s string) string {
 	if i := strings.LastIndexByte(s, '\n'); i >= 0 {
 		s = s[i+1:]
 	}
+	s = strings.TrimPrefix(s, exitReason)
 	if len(s) > maxLine {
 		s = strings.ToValidUTF8(s[:maxLine], "") + "..."
 	}

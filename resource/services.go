@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -52,11 +51,14 @@ func Open(a Addresses, path string) (*Services, error) {
 		journal: j, scripts: newScripts(path), bus: newBus(),
 		starts: make(chan struct{}, maxStarts), monitors: make(chan struct{}, maxMonitors),
 	}
-	base := scripted{scripts: s.scripts}
+	base, agents := scripted{scripts: s.scripts}, newOCF(ocfRoot)
 	s.drivers = Drivers{
-		"ip":      ipDriver{a: a},
-		"exec":    execDriver{base},
-		"systemd": systemdDriver{bus: s.bus},
+		"ip":        ipDriver{a: a},
+		"exec":      execDriver{base},
+		"systemd":   systemdDriver{bus: s.bus},
+		"lsb":       agentDriver{base, lsb{initDir}},
+		"heartbeat": agentDriver{base, heartbeat{heartbeatDir, initDir, agents}},
+		"ocf":       agentDriver{base, agents},
 	}
 	return s, nil
 }
@@ -140,39 +142,4 @@ func bounded(ctx context.Context, limit time.Duration, fn func(context.Context) 
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	return fn(ctx)
-}
-
-// Lack is why this host cannot run a group, or what an operator should know of it.
-type Lack struct {
-	Group string
-	Finding
-}
-
-// Check looks whether this host has what the groups need; groups side by side, a
-// group within limit. A resource that cannot be judged in time counts as fit.
-func (s *Services) Check(ctx context.Context, groups []spec.Group, limit time.Duration) []Lack {
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	found := make([][]Lack, len(groups))
-	var wg sync.WaitGroup
-	room := make(chan struct{}, maxMonitors)
-	for i, g := range groups {
-		wg.Go(func() {
-			room <- struct{}{}
-			defer func() { <-room }()
-			for _, r := range g.Resources {
-				d, err := s.drivers.of(r)
-				if err != nil {
-					found[i] = append(found[i], Lack{g.Name, Finding{Meaning: NotHere, Text: err.Error() + "; upgrade this node"}})
-					continue
-				}
-				for _, f := range d.Check(ctx, r) {
-					f.Text = fmt.Sprintf("%s %q: %s", r.Type, r.Name, f.Text)
-					found[i] = append(found[i], Lack{g.Name, f})
-				}
-			}
-		})
-	}
-	wg.Wait()
-	return slices.Concat(found...)
 }

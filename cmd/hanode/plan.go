@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -44,6 +45,9 @@ func (a *app) loadCluster(path string) ([]spec.Group, error) {
 		if err != nil {
 			return nil, usageError{err}
 		}
+		if src, err := os.ReadFile(path); err == nil {
+			a.warn(config.ClusterWarnings(path, src))
+		}
 		return groups, nil
 	}
 	src, err := io.ReadAll(io.LimitReader(a.in, maxStdin+1))
@@ -57,7 +61,15 @@ func (a *app) loadCluster(path string) ([]spec.Group, error) {
 	if err != nil {
 		return nil, usageError{err}
 	}
+	a.warn(config.ClusterWarnings("stdin", src))
 	return groups, nil
+}
+
+// warn tells what is no error, where it disturbs no reader of the output.
+func (a *app) warn(ds config.Diagnostics) {
+	for _, d := range ds {
+		say(a.err, "%s\n", clean(d.String()))
+	}
 }
 
 // changesText prints what would change, or that nothing would.

@@ -79,7 +79,11 @@ func validate(path, kind string, skipHost bool) (*validation, error) {
 	}
 	v := &validation{File: path, Kind: kind}
 	if kind == "cluster" {
-		_, err := config.LoadCluster(path)
+		src, err := os.ReadFile(path)
+		if err == nil {
+			v.Findings = append(v.Findings, config.ClusterWarnings(path, src)...)
+		}
+		_, err = config.LoadCluster(path)
 		return v, v.add(err)
 	}
 	n, err := config.LoadNode(path)
