@@ -55,7 +55,7 @@ sim: ## SEEDS (1000) random fault schedules in virtual time: whole agents, then 
 	cd agent && TMPDIR=$(or $(wildcard /dev/shm),/tmp) ../bin/sim.test -test.timeout 0 -test.run 'TestSim$$' -sim.seeds $(SEEDS) -sim.from $(FROM) -sim.for $(FOR)
 	$(GO) test -count 1 -timeout 0 -run 'TestSim$$' ./lease -sim.seeds $(SEEDS)
 
-model: ## every state of docs/model/lease.pml, and each rule broken (needs spin; FULL=1: larger bounds)
+model: ## every state of the models in docs/model, and each rule broken (needs spin; FULL=1: larger bounds)
 	FULL=$(FULL) docs/model/check.sh
 
 generate: ## what is generated: the guard's objects (needs clang) and docs/problems.md
