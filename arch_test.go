@@ -50,7 +50,7 @@ var mayImport = map[string][]string{
 	"cmd/hanode":   {"agent", "api", "config", "demo"},
 	"test/livelab": {"api", "config"},
 	"test/e2e":     {"api", "config", "test/livelab"},
-	"bench":        {"api", "config", "test/livelab"},
+	"bench":        {"api", "config", "test/livelab", "vip", "vip/guard"},
 }
 
 // onlyIn says who may import a package that most must not: a library that one
