@@ -8,10 +8,10 @@ FOR      ?= 0
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race lint fmt fuzz e2e robustness bench demo sim model generate docs deb ci clean
+.PHONY: help build test race lint fmt fuzz e2e e2e-hosts hosts-tools robustness bench demo sim model generate docs deb rpm ci clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## the binary, in bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/hanode ./cmd/hanode
@@ -40,6 +40,17 @@ fuzz: ## every fuzz target for FUZZTIME (30s)
 e2e: ## the real binary on hosts made of network namespaces
 	$(GO) test -count 1 -v -timeout 20m ./test/e2e
 
+e2e-hosts: hosts-tools ## the package on booted Debian hosts: the whole story, RUNS (1) times a chapter (root)
+	HANODE_HOSTS=1 $(GO) test -count 1 -v -timeout 60m ./test/hosts -args -hosts.runs $(or $(RUNS),1) $(ARGS)
+
+hosts-tools: # what e2e-hosts boots hosts with; only where apt-get is, and as root
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		for t in systemd-nspawn:systemd-container mmdebstrap:mmdebstrap lintian:lintian; do \
+			command -v $${t%%:*} >/dev/null || missing="$$missing $${t##*:}"; \
+		done; \
+		[ -z "$$missing" ] || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; }; \
+	fi
+
 bench: ## medians of the outage of each fault, RUNS (20) runs each
 	$(GO) run ./bench -runs $(or $(RUNS),20) $(ARGS)
 
@@ -65,8 +76,11 @@ generate: ## what is generated: the guard's objects (needs clang) and docs/probl
 docs: ## docs/problems.md from the catalogue of problems
 	$(GO) test -count 1 -run TestProblemsPage . -args -update
 
-deb: ## a Debian package (not there yet)
-	@echo "there are no packages yet; build the binary with make build and see deploy/" >&2; exit 1
+deb: ## Debian packages, in dist/ (amd64 and arm64)
+	cd deploy/pack && $(GO) run . -formats deb $(if $(RELEASE),-version $(RELEASE)) -out ../../dist
+
+rpm: ## RPM packages, in dist/ (amd64 and arm64)
+	cd deploy/pack && $(GO) run . -formats rpm $(if $(RELEASE),-version $(RELEASE)) -out ../../dist
 
 ci: ## what CI runs
 	.ci/run

@@ -50,6 +50,7 @@ var mayImport = map[string][]string{
 	"cmd/hanode":   {"agent", "api", "config", "demo"},
 	"test/livelab": {"api", "config"},
 	"test/e2e":     {"api", "config", "test/livelab"},
+	"test/hosts":   {},
 	"bench":        {"api", "config", "test/livelab", "vip", "vip/guard"},
 }
 

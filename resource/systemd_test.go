@@ -59,13 +59,13 @@ func TestUnitName(t *testing.T) {
 	}
 }
 
-// The rest needs a systemd to talk to, and starts, kills and masks units of it. Build
-// this test (go test -c) and run it on a machine made for that, with HANODE_SYSTEMD=1;
-// elsewhere it is not part of the run, and says so. No machine is booted for it yet.
+// The rest needs a systemd to talk to, and starts, kills and masks units of it. The
+// tests of test/hosts (make e2e-hosts) boot a host for it and run it there, with
+// HANODE_SYSTEMD=1; elsewhere it is not part of the run, and says so.
 func booted(t *testing.T) *host {
 	t.Helper()
 	if os.Getenv("HANODE_SYSTEMD") == "" {
-		t.Skip("starts and kills units of this machine: set HANODE_SYSTEMD=1 on one made for it")
+		t.Skip("starts and kills units of this machine: make e2e-hosts runs it on one made for it")
 	}
 	return newHost(t)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -14,7 +15,10 @@ import (
 // Cgroup is a control group of its own (the unified hierarchy) whose processes can
 // be frozen: unlike SIGSTOP they are not told, and no signal but SIGKILL reaches
 // them until they are thawed.
-type Cgroup struct{ dir string }
+type Cgroup struct {
+	dir  string
+	more []string // groups of the same name in other hierarchies
+}
 
 // freezeTime bounds how long the kernel may take to freeze or thaw.
 const freezeTime = 5 * time.Second
@@ -51,6 +55,41 @@ func unifiedHierarchy() (string, error) {
 		}
 	}
 	return "", errors.New("no cgroup2 is mounted here")
+}
+
+// Dirs are the group's folders: in the unified hierarchy and, after Named, in others.
+func (c *Cgroup) Dirs() []string { return append([]string{c.dir}, c.more...) }
+
+// Named makes a group of the same name in the hierarchy that systemd keeps without
+// controllers (name=systemd) on machines that have both. Where there is none it does
+// nothing.
+func (c *Cgroup) Named() error {
+	root, err := namedHierarchy("/proc/self/mountinfo")
+	if err != nil || root == "" {
+		return err
+	}
+	dir := filepath.Join(root, filepath.Base(c.dir))
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return fmt.Errorf("make a control group: %w", err)
+	}
+	c.more = append(c.more, dir)
+	return nil
+}
+
+// namedHierarchy is where it is mounted; "" = nowhere.
+func namedHierarchy(mountinfo string) (string, error) {
+	b, err := os.ReadFile(mountinfo)
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(string(b)) {
+		mount, kind, ok := strings.Cut(strings.TrimSpace(line), " - cgroup ")
+		options := kind[strings.LastIndexByte(kind, ' ')+1:]
+		if f := strings.Fields(mount); ok && len(f) > 4 && slices.Contains(strings.Split(options, ","), "name=systemd") {
+			return f[4], nil
+		}
+	}
+	return "", nil
 }
 
 // Add moves a process into the group. What it starts from then on is in it too.
@@ -98,7 +137,11 @@ func (c *Cgroup) Frozen() (bool, error) {
 func (c *Cgroup) Close() error {
 	_ = c.Thaw()
 	for end := time.Now().Add(freezeTime); ; time.Sleep(time.Millisecond) {
-		err := removeTree(c.dir) // busy until the dead are reaped
+		var errs []error // busy until the dead are reaped
+		for _, dir := range c.Dirs() {
+			errs = append(errs, removeTree(dir))
+		}
+		err := errors.Join(errs...)
 		if err == nil {
 			return nil
 		}
