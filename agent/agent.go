@@ -440,9 +440,18 @@ func (a *Agent) handOver() {
 	ctx, cancel := context.WithTimeout(a.ctx, 10*time.Second)
 	defer cancel()
 	a.log.Info("stopping: handing groups over first", "groups", a.groups.running())
-	if _, err := a.propose(ctx, fsm.Command{Stopping: &fsm.Stopping{Node: ref}}); err != nil {
-		a.log.Warn("cannot ask for a hand-over; releasing instead", "err", err)
-		return
+	// Nobody may lead just now, as when the leader was restarted before us. There will
+	// be one, and until then we serve.
+	for {
+		_, err := a.propose(ctx, fsm.Command{At: a.host.Clock.Wall(), Stopping: &fsm.Stopping{Node: ref}})
+		if err == nil {
+			break
+		}
+		if ctx.Err() != nil || !a.majorityAnswers(a.host.Clock.Now()) {
+			a.log.Warn("cannot ask for a hand-over; releasing instead", "err", err)
+			return
+		}
+		sleepCtx(ctx, 10*time.Millisecond)
 	}
 	for a.groups.running() > 0 && ctx.Err() == nil && a.othersCanOwn() {
 		select {

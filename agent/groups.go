@@ -164,7 +164,8 @@ func (a *Agent) forgetTokens() {
 }
 
 // sendOwed sends every token that somebody waits for, to the next owner and to
-// the leader; again and again, until the record is cleared.
+// the leader; again and again, until the record is cleared. While nobody is known to
+// lead, each voter gets them: one of them will, and keeps what it was told.
 func (a *Agent) sendOwed() {
 	now := a.host.Clock.Now()
 	a.hold.Lock()
@@ -176,9 +177,11 @@ func (a *Agent) sendOwed() {
 	if len(owed) == 0 {
 		return
 	}
-	leader := ""
+	leaders := a.voters()
 	if n := a.node.Load(); n != nil {
-		leader, _ = a.leader(n)
+		if leader, _ := a.leader(n); leader != "" {
+			leaders = []string{leader}
+		}
 	}
 	for _, o := range owed {
 		t := lease.Token{Claim: o.Claim}
@@ -190,7 +193,7 @@ func (a *Agent) sendOwed() {
 			w.mu.Unlock()
 		}
 		var to []string
-		for _, name := range []string{o.To.Name, leader} {
+		for _, name := range append([]string{o.To.Name}, leaders...) {
 			if name != "" && !slices.Contains(to, name) {
 				to = append(to, name)
 			}

@@ -76,6 +76,12 @@ func (b *logBook) Write(p []byte) (int, error) {
 	return b.buf.Write(p)
 }
 
+func (b *logBook) text() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
 // host is one machine; its agent comes and goes.
 type host struct {
 	lab   *lab

@@ -88,8 +88,9 @@ type Node struct {
 	trans *transport
 	disk  *diskWatch
 
-	quiet atomic.Bool   // handing leadership over: propose nothing
-	led   atomic.Uint64 // newest term in which this node was seen to lead
+	quiet  atomic.Bool   // handing leadership over: propose nothing
+	led    atomic.Uint64 // newest term in which this node was seen to lead
+	handed atomic.Uint64 // the term in which it told another to stand; 0 = none
 
 	mu       sync.Mutex
 	stopped  bool
@@ -235,15 +236,19 @@ func (n *Node) Leader() (string, uint64) {
 func (n *Node) IsLeader() bool { return n.raft.State() == raft.Leader }
 
 // Reign is the newest term in which this node was seen to lead, and whether it
-// leads in that term still and could commit; 0 = none since its start. It must be
-// called more often than leaders change.
+// leads in that term still and could commit; 0 = none since its start. A term that it
+// handed over is none any more: whoever heard that it gave that up would stand against
+// the successor. It must be called more often than leaders change.
 func (n *Node) Reign() (term uint64, leads bool) {
 	// Raft leaves the state of a leader before it takes a newer term.
 	if t := n.raft.CurrentTerm(); n.raft.State() == raft.Leader && n.raft.CurrentTerm() == t {
 		n.led.Store(t)
 		return t, !n.hung()
 	}
-	return n.led.Load(), false
+	if t := n.led.Load(); t != n.handed.Load() {
+		return t, false
+	}
+	return 0, false
 }
 
 // Propose commits cmd and returns its verdict. ErrNotLeader: send it to the
@@ -419,12 +424,18 @@ func (n *Node) HandOver(to string, disk uint64) error {
 	if err := n.await(ctx, false, func() error { return n.raft.Barrier(barrierTimeout).Error() }); err != nil {
 		return fmt.Errorf("hand over to %s: %w", to, err)
 	}
+	n.handed.Store(n.raft.CurrentTerm())
 	req := &raft.TimeoutNowRequest{RPCHeader: n.trans.header()}
 	err := n.trans.TimeoutNow(raft.ServerID(ServerID(to, disk)), raft.ServerAddress(to), req, &raft.TimeoutNowResponse{})
+	if err == nil {
+		time.Sleep(50 * time.Millisecond) // its election; proposals wait meanwhile
+	}
+	if n.raft.State() == raft.Leader {
+		n.handed.Store(0) // not taken
+	}
 	if err != nil {
 		return fmt.Errorf("hand over to %s: %w", to, err)
 	}
-	time.Sleep(50 * time.Millisecond) // its election; proposals wait meanwhile
 	return nil
 }
 
