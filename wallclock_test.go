@@ -20,6 +20,7 @@ import (
 var readsWall = map[string]string{
 	"vip/guard/nft.go": "the nftables tier: the kernel compares packets with a wall-clock deadline",
 
+	"agent/agent.go":   "stamps a command: people read it in events",
 	"agent/backend.go": "stamps a command: people read it in events",
 	"agent/joining.go": "stamps a command: people read it in events",
 	"agent/leader.go":  "stamps a command: people read it in events",
