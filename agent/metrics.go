@@ -57,6 +57,8 @@ var (
 	descProblems = desc("problems", "Problems of this node by code.", "code")
 	descPackets  = desc("datagrams_total", "Datagrams on the gossip port by what became of them.", "result")
 	descUpkeep   = desc("address_writes_total", "Addresses written to the kernel: refreshed in time, restored when the lease or the device came back, taken off by another program and put back.", "why")
+	descAnnounce = desc("vip_announcements_total", "Announcements of an address by what became of them: sent, muted (no lease ran), refused.", "address", "result")
+	descTaken    = desc("vip_taken_total", "Times another program took an address off, and it was put back.", "address")
 	descDrops    = desc("guard_drops_total", "Packets that the guard denied closed addresses.", "kind", "direction")
 )
 
@@ -129,6 +131,12 @@ func (f figures) Collect(c chan<- prometheus.Metric) {
 	count(descUpkeep, u.Refreshed, "refreshed")
 	count(descUpkeep, u.Restored, "restored")
 	count(descUpkeep, u.Removed, "taken")
+	for addr, t := range a.kernel.Tallies() {
+		count(descAnnounce, t.Announced, addr.String(), "sent")
+		count(descAnnounce, t.Muted, addr.String(), "muted")
+		count(descAnnounce, t.Unsent, addr.String(), "refused")
+		count(descTaken, t.Taken, addr.String())
+	}
 	if d, err := a.kernel.Drops(); err == nil {
 		count(descDrops, d.ARPIn, "arp", "in")
 		count(descDrops, d.ARPOut, "arp", "out")

@@ -2,119 +2,112 @@ package vip
 
 import (
 	"context"
+	"math/rand/v2"
 	"net/netip"
 	"sync"
 	"time"
 )
 
-// early are the first announcements after the one at once: dense while switches
-// and clients still hold the old path, then sparse. One that is lost, or muted
-// by a lease not yet running, is made good by the next.
-var early = [...]time.Duration{
-	20 * time.Millisecond, 100 * time.Millisecond, 300 * time.Millisecond,
-	1100 * time.Millisecond, 2200 * time.Millisecond, 5 * time.Second,
-}
-
-// late is the distance of those that follow, for neighbours that were away.
-const late = time.Minute
-
-// announceAt is when announcement n goes out, since the first, which is n = 0.
-func announceAt(n int) time.Duration {
-	switch {
-	case n <= 0:
-		return 0
-	case n <= len(early):
-		return early[n-1]
-	}
-	return early[len(early)-1] + time.Duration(n-len(early))*late
-}
-
-// announcer repeats announcements. send must be safe for concurrent use.
+// announcer sends announcements when their schedule says so. send must not block, nor
+// call the announcer; device says which device an address is on.
 type announcer struct {
-	send func(Address)
+	send   func(Address)
+	device func(netip.Addr) int
+	begin  time.Time
+	kick   chan struct{} // one slot: the schedule has something earlier
 
-	mu      sync.Mutex
-	running map[netip.Addr]*schedule
+	mu    sync.Mutex // held while sending too: what is stopped is sent no more
+	sched *schedule
 }
 
-type schedule struct {
-	addr   Address
-	cancel context.CancelFunc
-	done   chan struct{}
+func newAnnouncer(send func(Address), device func(netip.Addr) int) *announcer {
+	return &announcer{
+		send: send, device: device, begin: time.Now(), kick: make(chan struct{}, 1), sched: newSchedule(rand.Int64N),
+	}
 }
 
-func newAnnouncer(send func(Address)) *announcer {
-	return &announcer{send: send, running: map[netip.Addr]*schedule{}}
-}
+func (n *announcer) now() time.Duration { return time.Since(n.begin) }
 
-// start sends the first before it returns, and the rest from a goroutine that
-// stop waits for.
-func (n *announcer) start(a Address) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.startLocked(a)
-}
-
-func (n *announcer) startLocked(a Address) {
-	n.stopLocked(a.Addr)
-	n.send(a)
-	ctx, cancel := context.WithCancel(context.Background())
-	s := &schedule{a, cancel, make(chan struct{})}
-	n.running[a.Addr] = s
-	go func() {
-		defer close(s.done)
-		n.repeat(ctx, a)
-	}()
-}
-
-func (n *announcer) repeat(ctx context.Context, a Address) {
-	start := time.Now()
-	for i := 1; ; i++ {
-		t := time.NewTimer(time.Until(start.Add(announceAt(i))))
+// run sends what is due, until ctx ends.
+func (n *announcer) run(ctx context.Context) {
+	t := time.NewTimer(0)
+	defer t.Stop()
+	for {
 		select {
 		case <-ctx.Done():
-			t.Stop()
 			return
+		case <-n.kick:
 		case <-t.C:
-			n.send(a)
+		}
+		n.mu.Lock()
+		n.sendDue()
+		wait := n.sched.wait(n.now())
+		n.mu.Unlock()
+		if wait >= 0 {
+			t.Reset(wait)
+		} else {
+			t.Stop()
 		}
 	}
 }
 
-// stop ends one schedule and waits until nothing of it is under way.
+// sendDue sends all that is due. mu is held.
+func (n *announcer) sendDue() {
+	for {
+		a, ok := n.sched.pop(n.now())
+		if !ok {
+			return
+		}
+		n.send(a)
+	}
+}
+
+// start sends the first before it returns, unless many are on their way on that
+// device, and leaves the rest to run.
+func (n *announcer) start(a Address) {
+	n.mu.Lock()
+	n.sched.start(a, n.device(a.Addr), n.now())
+	n.sendDue()
+	n.mu.Unlock()
+	n.wake()
+}
+
+func (n *announcer) wake() {
+	select {
+	case n.kick <- struct{}{}:
+	default:
+	}
+}
+
+// stop ends one schedule. When it returns nothing of it is sent any more.
 func (n *announcer) stop(a netip.Addr) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.stopLocked(a)
-}
-
-func (n *announcer) stopLocked(a netip.Addr) {
-	if s, ok := n.running[a]; ok {
-		s.cancel()
-		<-s.done
-		delete(n.running, a)
-	}
+	n.sched.stop(a)
 }
 
 func (n *announcer) stopAll() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	for a := range n.running {
-		n.stopLocked(a)
+	for a := range n.sched.m {
+		n.sched.stop(a)
 	}
 }
 
-// again restarts every schedule that is accepted by which.
-func (n *announcer) again(which func(Address) bool) {
+// again restarts every schedule that is accepted by which, and says how many.
+func (n *announcer) again(which func(Address) bool) (count int) {
 	n.mu.Lock()
-	defer n.mu.Unlock()
 	var list []Address
-	for _, s := range n.running {
-		if which(s.addr) {
-			list = append(list, s.addr)
+	for _, d := range n.sched.m {
+		if which(d.addr) {
+			list = append(list, d.addr)
 		}
 	}
 	for _, a := range list {
-		n.startLocked(a)
+		n.sched.start(a, n.device(a.Addr), n.now())
 	}
+	n.sendDue()
+	n.mu.Unlock()
+	n.wake()
+	return len(list)
 }

@@ -7,12 +7,13 @@ import (
 	"net/netip"
 	"os"
 	"strings"
-	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"hanode/internal/linkstate"
 )
 
 func TestAnnouncementFrames(t *testing.T) {
@@ -56,52 +57,6 @@ func TestAnnouncementFrames(t *testing.T) {
 	}
 }
 
-func TestAnnounceSchedule(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var mu sync.Mutex
-		var at []time.Duration
-		start := time.Now()
-		n := newAnnouncer(func(Address) {
-			mu.Lock()
-			defer mu.Unlock()
-			at = append(at, time.Since(start))
-		})
-		sent := func() int {
-			mu.Lock()
-			defer mu.Unlock()
-			return len(at)
-		}
-		n.start(vip4)
-		if sent() != 1 {
-			t.Fatalf("%d sent when Announce returns, want 1", sent())
-		}
-		time.Sleep(130 * time.Second)
-		n.stop(vip4.Addr)
-		time.Sleep(5 * time.Minute)
-		want := []time.Duration{0, 20e6, 100e6, 300e6, 1100e6, 2200e6, 5e9, 65e9, 125e9}
-		if len(at) != len(want) {
-			t.Fatalf("sent at %v, want %v", at, want)
-		}
-		for i := range want {
-			if at[i] != want[i] {
-				t.Errorf("number %d at %v, want %v", i, at[i], want[i])
-			}
-		}
-		n.start(vip4)
-		n.again(func(a Address) bool { return a == vip4 })
-		n.again(func(a Address) bool { return a == vip6 })
-		synctest.Wait()
-		if sent() != len(want)+2 {
-			t.Errorf("started and restarted: %d more, want 2", sent()-len(want))
-		}
-		n.stopAll()
-		n.again(func(Address) bool { return true })
-		if sent() != len(want)+2 {
-			t.Error("a stopped schedule was restarted")
-		}
-	})
-}
-
 func TestAnnounceIsSeenByThePeer(t *testing.T) {
 	eachMode(t, func(t *testing.T, mode string) {
 		l := newLab(t)
@@ -132,6 +87,70 @@ func TestAnnounceIsSeenByThePeer(t *testing.T) {
 			}
 		}
 	})
+}
+
+// What may have taught neighbours something else begins a new round: another MAC
+// address, a cable that is in again, and the agent's word. The router flag follows the
+// device.
+func TestAnnouncedAgain(t *testing.T) {
+	l := newLab(t)
+	k := l.host.open(t, options(modes()[0], t.TempDir()))
+	must(t, k.Prepare(bothVIPs))
+	must(t, k.Renew(in(59*time.Second)))
+	f := packetSocket(t, l.peer, "eth0", unix.ETH_P_ALL)
+	defer f.Close()
+	for _, a := range bothVIPs {
+		must(t, k.Add(a))
+		must(t, k.Open(a))
+		k.Announce(a)
+	}
+	quiet := func() { // until the dense part is over
+		t.Helper()
+		k.Silence(vip4)
+		k.Silence(vip6)
+		heard(t, f, nil, 50*time.Millisecond)
+		k.Announce(vip4)
+		k.Announce(vip6)
+		heard(t, f, nil, 2500*time.Millisecond)
+	}
+	expect := func(what string, mac net.HardwareAddr, router bool) {
+		t.Helper()
+		for _, a := range bothVIPs {
+			if heard(t, f, announcement(a.Addr, mac, router)[0], 1500*time.Millisecond) == 0 {
+				t.Errorf("%s: %s was not announced", what, a)
+			}
+			if k.AnnounceAgain() != 2 { // for the second of the two
+				t.Error("two are announced")
+			}
+		}
+	}
+	quiet()
+	mac := net.HardwareAddr{2, 9, 0, 0, 0, 0x55}
+	must(t, l.host.Do(func() error {
+		d, err := netlink.LinkByName("eth0")
+		if err != nil {
+			return err
+		}
+		return netlink.LinkSetHardwareAddr(d, mac)
+	}))
+	expect("another MAC address", mac, false)
+	quiet()
+	setUp(t, l.peer, "eth0", false)
+	awaitLink(t, k, "eth0", linkstate.Down, "has no carrier")
+	setUp(t, l.peer, "eth0", true)
+	heard(t, f, nil, time.Millisecond) // the socket says that the device was down
+	expect("the cable is in again", mac, false)
+	must(t, l.host.Do(func() error {
+		return os.WriteFile("/proc/sys/net/ipv6/conf/eth0/forwarding", []byte("1"), 0o600)
+	}))
+	heard(t, f, nil, 1100*time.Millisecond)
+	k.AnnounceAgain()
+	if heard(t, f, announcement(vip6.Addr, mac, true)[0], 500*time.Millisecond) == 0 {
+		t.Error("the device forwards, and its advertisements do not say so")
+	}
+	if n := k.Tallies()[vip4.Addr]; n.Announced < 10 || n.Unsent > 3 {
+		t.Errorf("counted: %+v", n)
+	}
 }
 
 // heard counts how often a frame arrives within a time.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"sync"
 
@@ -28,7 +29,9 @@ type host struct {
 	keep   *keeper
 	news   *news
 	links  *links
-	packet int // AF_PACKET socket that only sends
+	tally  tallies
+	macs   map[int]net.HardwareAddr // that neighbours were told of; only watch touches it
+	packet int                      // AF_PACKET socket that only sends
 
 	// mu serialises what changes addresses, devices and the list.
 	mu       sync.Mutex
@@ -76,11 +79,11 @@ func Open(opts Options) (Kernel, error) {
 		universe: map[netip.Addr]Address{}, known: map[netip.Addr]Address{},
 		raised: map[string]string{}, robbed: map[netip.Addr][]clock.Instant{}, placed: map[netip.Addr]place{},
 	}
-	h.links = newLinks(opts.Clock, opts.Log)
-	h.ann = newAnnouncer(h.send)
+	h.links = newLinks(opts.Clock, opts.Log, h.linkUp)
+	h.ann = newAnnouncer(h.send, h.deviceOf)
 	h.keep = &keeper{
 		clk: opts.Clock, log: opts.Log, kick: make(chan struct{}, 1), kept: map[netip.Addr]*kept{},
-		again: h.ann.again, taken: h.taken,
+		again: func(which func(Address) bool) { h.ann.again(which) }, taken: h.taken,
 	}
 	if err := h.open(); err != nil {
 		h.release()
@@ -90,6 +93,7 @@ func Open(opts Options) (Kernel, error) {
 	h.cancel = cancel
 	h.wg.Go(func() { h.watch(ctx) })
 	h.wg.Go(func() { h.watchLinks(ctx) })
+	h.wg.Go(func() { h.ann.run(ctx) })
 	h.wg.Go(func() { h.keep.run(ctx) })
 	h.wg.Go(func() { h.news.run(h.keep.deleted, h.keep.resync) })
 	context.AfterFunc(ctx, h.news.close)
@@ -221,6 +225,7 @@ func (h *host) Prepare(addrs []Address) error {
 	}
 	h.known, h.universe = known, want
 	h.links.prepared(addrs)
+	h.tally.keep(known)
 	return h.attach()
 }
 
@@ -424,6 +429,10 @@ func (h *host) Upkeep() Upkeep {
 }
 
 func (h *host) Announce(a Address) { h.ann.start(a) }
+
+func (h *host) AnnounceAgain() int { return h.ann.again(func(Address) bool { return true }) }
+
+func (h *host) Tallies() map[netip.Addr]Tally { return h.tally.all() }
 
 func (h *host) Silence(a Address) { h.ann.stop(a.Addr) }
 

@@ -34,6 +34,7 @@ type links struct {
 	log  *slog.Logger
 	kick chan struct{} // one slot: look at all
 
+	up    func(dev string) // told of a device that carries again
 	flags *flagReader
 	index map[string]int // of the devices that matter, as last seen; only watchLinks touches it
 
@@ -43,8 +44,8 @@ type links struct {
 	changed chan struct{} // closed when something changes
 }
 
-func newLinks(clk clock.Clock, log *slog.Logger) *links {
-	return &links{clk: clk, log: log, kick: make(chan struct{}, 1), index: map[string]int{}, changed: make(chan struct{})}
+func newLinks(clk clock.Clock, log *slog.Logger, up func(dev string)) *links {
+	return &links{clk: clk, log: log, up: up, kick: make(chan struct{}, 1), index: map[string]int{}, changed: make(chan struct{})}
 }
 
 // Links implements Kernel.
@@ -74,6 +75,13 @@ func (l *links) tell() {
 
 // note takes facts about devices; those that no address needs are left out.
 func (l *links) note(facts ...linkstate.Fact) {
+	for _, dev := range l.take(facts) {
+		l.up(dev)
+	}
+}
+
+// take is note, and lists the devices that carry again.
+func (l *links) take(facts []linkstate.Fact) (up []string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.clk.Now()
@@ -85,15 +93,20 @@ func (l *links) note(facts ...linkstate.Fact) {
 		}
 	}
 	if !changed {
-		return
+		return nil
 	}
 	for _, x := range l.tracker.Links(now) {
 		i := slices.IndexFunc(before, func(b linkstate.Link) bool { return b.Dev == x.Dev })
-		if i >= 0 && before[i].State != x.State {
-			l.log.Warn("the device of virtual addresses changed", "dev", x.Dev, "state", x.State, "why", x.Why)
+		if i < 0 || before[i].State == x.State {
+			continue
+		}
+		l.log.Warn("the device of virtual addresses changed", "dev", x.Dev, "state", x.State, "why", x.Why)
+		if before[i].State == linkstate.Down {
+			up = append(up, x.Dev)
 		}
 	}
 	l.tell()
+	return up
 }
 
 // needs reports whether an address lives on the device. nets are its subnets; nil =

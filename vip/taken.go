@@ -24,6 +24,7 @@ func (h *host) taken(a Address, index int) {
 	dev := h.devs[index].name
 	h.look.RUnlock()
 	h.log.Warn("another program took an address off; it was put back", "addr", a.Addr, "dev", dev)
+	h.tally.count(a.Addr, func(t *Tally) { t.Taken++ })
 	now := h.opts.Clock.Now()
 	h.told.Lock()
 	list := append(recent(h.robbed[a.Addr], now), now)
@@ -70,6 +71,16 @@ var managers = []struct{ comm, name, remedy string }{
 	{"keepalived", "keepalived", "do not list the address there too"},
 }
 
+// configurations belong to programs that act and end, such as `netplan apply`, or that
+// were stopped since: what they leave on the host names them.
+var configurations = []struct{ glob, name, remedy string }{
+	{"/etc/netplan/*.yaml", "netplan", "`netplan apply` flushes what it does not know: set `critical: true` on the device, or do not apply while the node holds addresses"},
+	{"/etc/systemd/network/*.network", "systemd-networkd", managers[0].remedy},
+	{"/run/systemd/network/*.network", "systemd-networkd", managers[0].remedy},
+	{"/etc/NetworkManager/system-connections/*", "NetworkManager", managers[1].remedy},
+	{"/etc/network/interfaces.d/*", "ifupdown", "`ifdown` flushes the device; do not use it while the node holds addresses"},
+}
+
 // culprit names who probably did it and what to do about it.
 func (h *host) culprit() (who, remedy string) {
 	mine, err := os.Readlink("/proc/self/ns/net")
@@ -92,10 +103,23 @@ func (h *host) culprit() (who, remedy string) {
 			running[strings.TrimSpace(string(b))] = true
 		}
 	}
+	return suspect(running, func(glob string) bool {
+		found, _ := filepath.Glob(glob)
+		return len(found) > 0
+	})
+}
+
+// suspect is culprit, told what runs and which files there are.
+func suspect(running map[string]bool, has func(glob string) bool) (who, remedy string) {
 	for _, m := range managers {
 		if running[m.comm] {
 			return m.name + " runs here and is the likely cause", m.remedy
 		}
 	}
-	return "no program that is known for this runs here", "find it with `ip -ts monitor address` and the logs of that moment"
+	for _, c := range configurations {
+		if has(c.glob) {
+			return fmt.Sprintf("no program that is known for this runs here now, but %s is configured (%s) and may be the cause", c.name, c.glob), c.remedy
+		}
+	}
+	return "no program that is known for this runs here, or is configured", "find it with `ip -ts monitor address` and the logs of that moment"
 }

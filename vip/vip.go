@@ -12,6 +12,7 @@ import (
 	"errors"
 	"log/slog"
 	"math"
+	"net/netip"
 	"time"
 
 	"hanode/internal/clock"
@@ -52,10 +53,15 @@ type Kernel interface {
 	// the nftables tier a writer of its own brings it there, the newest first, and
 	// the error is that of its last write. An end more than 60 s ahead is refused.
 	Renew(end clock.Instant) error
-	// Announce tells the network that the address is here, once before it
-	// returns and then 20, 100, 300 ms, 1.1, 2.2 and 5 s later and each minute,
-	// until Silence or Del. Again starts the schedule anew.
+	// Announce tells the network that the address is here: before it returns, unless
+	// many are being announced on that device, which takes 0.1 ms for each; then 20,
+	// 100, 300 ms, 1.1, 2.2 and 5 s after the first, and each one to two minutes, until
+	// Silence or Del. Called again it begins again; it does so by itself when the lease
+	// or the device returns and when the device has another MAC address.
 	Announce(a Address)
+	// AnnounceAgain begins again with all that are being announced, and says how many
+	// those are: for a network that was parted, or a host that stood still.
+	AnnounceAgain() int
 	// Silence ends the announcements. When it returns none is sent any more.
 	Silence(a Address)
 	// Ours lists the addresses on the host that carry our mark or that an
@@ -73,6 +79,8 @@ type Kernel interface {
 	Why() string
 	// Upkeep counts what keeping the addresses on took.
 	Upkeep() Upkeep
+	// Tallies counts what happened to each known address.
+	Tallies() map[netip.Addr]Tally
 	// Drops counts the packets that closed addresses were denied.
 	Drops() (guard.Drops, error)
 	// Shutdown closes all, removes our addresses and gives back what the process

@@ -1,9 +1,12 @@
 package vip
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -94,12 +97,9 @@ func (s *subscription) close() {
 }
 
 // reconcile looks at the devices, guards them, and announces again what is on a
-// device that came up.
+// device that has another MAC address.
 func (h *host) reconcile() {
 	h.mu.Lock()
-	h.look.RLock()
-	before := h.devs
-	h.look.RUnlock()
 	if err := h.attach(); err != nil {
 		h.log.Debug("guarding the devices", "err", err)
 	}
@@ -108,13 +108,68 @@ func (h *host) reconcile() {
 	h.look.RUnlock()
 	h.rehome(now)
 	h.mu.Unlock()
+	h.routers()
 	h.forgive()
-	h.ann.again(func(a Address) bool {
+	was := h.macs
+	h.macs = make(map[int]net.HardwareAddr, len(now))
+	for index, d := range now {
+		h.macs[index] = d.mac
+	}
+	if was != nil {
+		h.announceOn("the device has another MAC address", func(d device) bool { return !bytes.Equal(d.mac, was[d.index]) })
+	}
+}
+
+// linkUp announces again what is on a device that carries again.
+func (h *host) linkUp(dev string) {
+	h.announceOn("the device carries again", func(d device) bool { return d.name == dev })
+}
+
+// announceOn announces again what is on the devices that which accepts.
+func (h *host) announceOn(because string, which func(device) bool) {
+	n := h.ann.again(func(a Address) bool {
 		h.look.RLock()
 		defer h.look.RUnlock()
 		p, ok := h.placed[a.Addr]
-		return ok && now[p.index].up && !before[p.index].up
+		return ok && which(h.devs[p.index])
 	})
+	if n > 0 {
+		h.log.Info("announcing again", "because", because, "count", n)
+	}
+}
+
+// routers looks whether devices with IPv6 addresses of ours have begun, or ceased, to
+// forward: their advertisements say so.
+func (h *host) routers() {
+	h.look.RLock()
+	is := map[int]bool{}
+	for a, p := range h.placed {
+		if a.Is6() {
+			is[p.index] = p.router
+		}
+	}
+	names := make(map[int]string, len(is))
+	for index := range is {
+		names[index] = h.devs[index].name
+	}
+	h.look.RUnlock()
+	if len(is) == 0 {
+		return
+	}
+	_ = h.thread.Do(func() error { // it fails only while it closes
+		for index, name := range names {
+			is[index] = forwards6(name)
+		}
+		return nil
+	})
+	h.look.Lock()
+	defer h.look.Unlock()
+	for a, p := range h.placed {
+		if r, ok := is[p.index]; ok && a.Is6() && r != p.router {
+			p.router = r
+			h.placed[a] = p
+		}
+	}
 }
 
 // rehome puts addresses whose device is there again, under whatever number, where
@@ -184,6 +239,13 @@ func (h *host) problem(code, text string) {
 	}
 }
 
+// deviceOf is the number of the device that a is on; 0 = none.
+func (h *host) deviceOf(a netip.Addr) int {
+	h.look.RLock()
+	defer h.look.RUnlock()
+	return h.placed[a].index
+}
+
 // send puts the frames of one announcement on the wire. A lost one is made good
 // by the next: it never waits.
 func (h *host) send(a Address) {
@@ -194,12 +256,26 @@ func (h *host) send(a Address) {
 	if !ok {
 		return
 	}
+	var failed error
 	for _, f := range announcement(a.Addr, d.mac, p.router) {
 		to := &unix.SockaddrLinklayer{Ifindex: d.index, Protocol: uint16(f[13])<<8 | uint16(f[12]), Halen: 6}
 		copy(to.Addr[:], f[:6])
 		if err := unix.Sendto(h.packet, f, unix.MSG_DONTWAIT, to); err != nil {
-			// ENOBUFS is what the guard's own drop looks like.
-			h.log.Debug("announcement not sent", "addr", a.Addr, "dev", d.name, "muted", errors.Is(err, unix.ENOBUFS), "err", err)
+			failed = err
 		}
 	}
+	muted := errors.Is(failed, unix.ENOBUFS) // what the guard's own drop looks like
+	if failed != nil {
+		h.log.Debug("announcement not sent", "addr", a.Addr, "dev", d.name, "muted", muted, "err", failed)
+	}
+	h.tally.count(a.Addr, func(t *Tally) {
+		switch {
+		case failed == nil:
+			t.Announced++
+		case muted:
+			t.Muted++
+		default:
+			t.Unsent++
+		}
+	})
 }

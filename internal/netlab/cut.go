@@ -57,7 +57,21 @@ func (h *Host) Loss(dev string, percent int) error {
 	return p.sw.change(func(f *faults) { f.loss[p.name] = percent })
 }
 
-// Heal ends cut links, one-way cuts and loss of this host, on all its devices.
+// LoseARP loses every ARP frame to the host on dev, or ends that: its neighbour table
+// learns nothing, and all else arrives.
+func (h *Host) LoseARP(dev string, lose bool) error {
+	p, err := h.port(dev)
+	if err != nil {
+		return err
+	}
+	return p.sw.change(func(f *faults) {
+		if delete(f.noARP, p.name); lose {
+			f.noARP[p.name] = true
+		}
+	})
+}
+
+// Heal ends cut links, one-way cuts and loss (also of ARP) of this host, on all its devices.
 // A partition stays.
 func (h *Host) Heal() error {
 	var errs []error
@@ -66,6 +80,7 @@ func (h *Host) Heal() error {
 		errs = append(errs, h.HealLink(p.dev), p.sw.change(func(f *faults) {
 			delete(f.oneWay, p.name)
 			delete(f.loss, p.name)
+			delete(f.noARP, p.name)
 		}))
 	}
 	return errors.Join(errs...)

@@ -25,10 +25,11 @@ type faults struct {
 	oneWay map[string]Direction
 	loss   map[string]int // percent lost, each way
 	group  map[string]int // partition; a port in none talks to all
+	noARP  map[string]bool
 }
 
 func newFaults() faults {
-	return faults{oneWay: map[string]Direction{}, loss: map[string]int{}, group: map[string]int{}}
+	return faults{oneWay: map[string]Direction{}, loss: map[string]int{}, group: map[string]int{}, noARP: map[string]bool{}}
 }
 
 // rule drops percent of the frames that enter by port in and leave by port out;
@@ -36,6 +37,7 @@ func newFaults() faults {
 type rule struct {
 	in, out string
 	percent int
+	arp     bool // only ARP
 }
 
 // rules is the whole list for a switch, in a fixed order.
@@ -62,6 +64,9 @@ func (f faults) rules() []rule {
 			list = append(list, rule{in: p, percent: f.loss[p]}, rule{out: p, percent: f.loss[p]})
 		}
 	}
+	for _, p := range slices.Sorted(maps.Keys(f.noARP)) {
+		list = append(list, rule{out: p, percent: 100, arp: true})
+	}
 	return list
 }
 
@@ -79,6 +84,11 @@ func (r rule) exprs() []expr.Any {
 	}
 	match(expr.MetaKeyIIFNAME, r.in)
 	match(expr.MetaKeyOIFNAME, r.out)
+	if r.arp {
+		e = append(e,
+			&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseLLHeader, Offset: 12, Len: 2},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.BigEndian.PutUint16(unix.ETH_P_ARP)})
+	}
 	if r.percent < 100 {
 		e = append(e,
 			&expr.Numgen{Register: 1, Type: unix.NFT_NG_RANDOM, Modulus: 100},

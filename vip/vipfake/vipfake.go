@@ -330,6 +330,25 @@ func (k *Kernel) Announce(a vip.Address) {
 	}
 }
 
+// AnnounceAgain implements vip.Kernel. It is heard as Announce is.
+func (k *Kernel) AnnounceAgain() int {
+	k.host.mu.Lock()
+	var list []vip.Address
+	for a, by := range k.host.announcing {
+		if p, on := k.host.addrs[a]; on && by == k {
+			list = append(list, p.Address)
+		}
+	}
+	k.host.mu.Unlock()
+	for _, a := range list {
+		k.Announce(a)
+	}
+	return len(list)
+}
+
+// Tallies implements vip.Kernel: nothing is counted.
+func (k *Kernel) Tallies() map[netip.Addr]vip.Tally { return nil }
+
 // Silence implements vip.Kernel.
 func (k *Kernel) Silence(a vip.Address) {
 	_ = k.step("silence", func() error {
