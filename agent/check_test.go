@@ -178,14 +178,26 @@ func (l *lab) checkGone() {
 	}
 }
 
+func (h *host) openedAs(addr netip.Addr) (o opened, ok bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	o, ok = h.open[addr]
+	return o, ok
+}
+
 // checkHolder is I2 and I5 for a host that answers.
 func (l *lab) checkHolder(h *host, addr netip.Addr) {
-	h.mu.Lock()
-	o, ok := h.open[addr]
-	h.mu.Unlock()
+	o, ok := h.openedAs(addr)
 	if !ok {
-		l.fail("I2: %s answers for %v, which its agent has not opened", h.name, addr)
-		return
+		// It may have been closed since it was seen to answer, at this very instant: an
+		// address is noted before it is opened, and forgotten after it is closed.
+		answers := h.kernel.Answers(addr)
+		if o, ok = h.openedAs(addr); !ok && answers && h.kernel.Answers(addr) {
+			l.fail("I2: %s answers for %v, which its agent has not opened", h.name, addr)
+		}
+		if !ok {
+			return
+		}
 	}
 	a := o.by.agent
 	if o.by.life.dead() || o.by.isFrozen() {
