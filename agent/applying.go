@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"hanode/api"
 	"hanode/config"
@@ -62,6 +63,33 @@ func (d direct) Plan(_ context.Context, groups []spec.Group) (*api.Plan, error) 
 	return out, nil
 }
 
+// settled waits, at most limit, until every group runs or has nowhere to go.
+func (a *Agent) settled(ctx context.Context, limit time.Duration) bool {
+	for end := a.host.Clock.Now().Add(limit); ; sleepCtx(ctx, 10*time.Millisecond) {
+		left := a.host.Clock.Now().Remaining(end)
+		ok := a.wait(ctx, max(left, 0), func(s *fsm.State) bool {
+			for _, name := range s.GroupNames() {
+				if g := s.Groups[name]; !g.Started && !g.GaveUp() {
+					return false
+				}
+			}
+			return true
+		})
+		if !ok || left <= 0 {
+			return ok
+		}
+		in, next := a.inputs(), false
+		for _, name := range in.State.GroupNames() {
+			g := in.State.Groups[name]
+			best := failover.Candidates(in, g, failover.Load(in.State))
+			next = next || g.GaveUp() && len(best) > 0 && best[0].Eligible
+		}
+		if !next {
+			return true
+		}
+	}
+}
+
 func checkGroups(groups []spec.Group, st *fsm.State) error {
 	var nodes []spec.Node
 	for _, name := range st.NodeNames() {
@@ -89,26 +117,17 @@ func (d direct) Apply(ctx context.Context, req api.ApplyRequest) (*api.ApplyResu
 	if err := d.commit(ctx, fsm.Command{SetGroups: &fsm.SetGroups{Groups: req.Groups}}); err != nil {
 		return nil, err
 	}
-	settled := d.wait(ctx, req.Wait, func(s *fsm.State) bool {
-		for _, name := range s.GroupNames() {
-			g := s.Groups[name]
-			if !g.Started && len(g.Failed) == 0 {
-				return false
-			}
-		}
-		return true
-	})
+	settled := d.settled(ctx, req.Wait)
 	res := &api.ApplyResult{Changes: plan.Changes}
 	var bad []string
-	d.machine.View(func(s *fsm.State) {
-		for _, name := range s.GroupNames() {
-			g := groupStatus(s, s.Groups[name])
-			res.Groups = append(res.Groups, g)
-			if *g.State != api.GroupRunning {
-				bad = append(bad, fmt.Sprintf("%s is %s", name, *g.State))
-			}
+	in := d.inputs()
+	for _, name := range in.State.GroupNames() {
+		g := groupStatus(in, in.State.Groups[name])
+		res.Groups = append(res.Groups, g)
+		if *g.State != api.GroupRunning {
+			bad = append(bad, fmt.Sprintf("%s is %s", name, *g.State))
 		}
-	})
+	}
 	if req.Wait > 0 && len(bad) > 0 {
 		how := "after " + req.Wait.String()
 		if settled {

@@ -234,11 +234,23 @@ func (d direct) Why(_ context.Context, group string) (*api.Why, error) {
 			r.Score = &s
 		}
 		if c.Node == g.Owner.Name {
-			r.Because = "owns it since epoch " + fmt.Sprint(g.Epoch) + " (" + g.Cause + "); " + r.Because
+			r.Because = ownership(in, g) + "; " + r.Because
 		}
 		out.Reasons = append(out.Reasons, r)
 	}
 	return out, nil
+}
+
+// ownership says since when and why the owner of record is that.
+func ownership(in failover.Inputs, g *fsm.Group) string {
+	switch left := failover.Calming(in, g); {
+	case left > 0:
+		return fmt.Sprintf("failed here at epoch %d, a moment after it had moved here (%s): it moves on in %v",
+			g.Epoch, g.Cause, failover.Seconds(left))
+	case g.OwnerReleased:
+		return fmt.Sprintf("owned it at epoch %d (%s) and let it go", g.Epoch, g.Cause)
+	}
+	return fmt.Sprintf("owns it since epoch %d (%s)", g.Epoch, g.Cause)
 }
 
 // Version says what runs.

@@ -40,6 +40,7 @@ type worker struct {
 	since   time.Time
 	closed  clock.Instant // when its guard was last closed
 	opened  clock.Instant // when its first address was last announced; zero = not since the start
+	ready   clock.Instant // when all of it ran; zero = not since the start
 	broken  error         // a resource failed for good; the loop gives the group up
 
 	unwatch func() // ends the monitors and waits for them; only the loop touches it

@@ -32,6 +32,7 @@ type leading struct {
 	leads   clock.Instant            // since when we lead; zero = not
 	applied clock.Instant            // since when a majority of the previous voters has applied the list (R7)
 	version uint64                   // of that list
+	sight   failover.Sight           // when failures and moves were seen
 }
 
 func (l *leading) init() {
@@ -201,6 +202,7 @@ func (a *Agent) inputs() failover.Inputs {
 		}
 		in.Health[name] = h
 	}
+	in.Avoid, in.Held = a.lead.sight.Look(in.State, now)
 	a.hold.Lock()
 	for c := range a.hold.tokens {
 		in.Tokens[c] = true

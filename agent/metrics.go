@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"hanode/api"
+	"hanode/failover"
 	"hanode/fsm"
 )
 
@@ -53,6 +54,8 @@ var (
 	descStalled  = desc("stalled_seconds_total", "For how long in all.")
 	descLongest  = desc("stall_longest_seconds", "The longest of these stalls.")
 	descGroup    = desc("group_epoch", "Epoch of the group; the label says who owns it.", "group", "owner")
+	descFailures = desc("group_failures", "How often in a row the group failed on the node; 0 after a clear.", "group", "node")
+	descAvoided  = desc("group_avoided_seconds", "For how much longer the group is not given to the node because it failed there, as this node counts.", "group", "node")
 	descRunning  = desc("group_running", "1 if the group runs on this node.", "group")
 	descProblems = desc("problems", "Problems of this node by code.", "code")
 	descPackets  = desc("datagrams_total", "Datagrams on the gossip port by what became of them.", "result")
@@ -104,6 +107,7 @@ func (f figures) Collect(c chan<- prometheus.Metric) {
 			gauge(descGroup, float64(s.Groups[name].Epoch), name, s.Groups[name].Owner.Name)
 		}
 	})
+	f.failures(gauge)
 	for _, name := range a.groups.names() {
 		v := 0.0
 		if w := a.groups.get(name); w != nil && w.isStarted() {
@@ -144,6 +148,16 @@ func (f figures) Collect(c chan<- prometheus.Metric) {
 		count(descDrops, d.NDOut, "nd", "out")
 		count(descDrops, d.IPIn, "ip", "in")
 		count(descDrops, d.IPOut, "ip", "out")
+	}
+}
+
+func (f figures) failures(gauge func(*prometheus.Desc, float64, ...string)) {
+	in := f.a.inputs()
+	for _, name := range in.State.GroupNames() {
+		for node, x := range in.State.Groups[name].Failed {
+			gauge(descFailures, float64(x.Count), name, node)
+			gauge(descAvoided, in.Avoid[failover.Place{Group: name, Node: node}].Seconds(), name, node)
+		}
 	}
 }
 

@@ -64,7 +64,7 @@ func (a *Agent) moved(ctx context.Context, limit time.Duration, res *api.MoveRes
 	over := false
 	a.wait(ctx, limit, func(s *fsm.State) bool {
 		g := s.Groups[res.Group]
-		if g == nil || g.Deleted || uint64(g.Epoch) != res.Epoch || g.Failed[res.To] != "" {
+		if g == nil || g.Deleted || uint64(g.Epoch) != res.Epoch || g.GaveUp() {
 			return true
 		}
 		over = g.Started
@@ -107,12 +107,44 @@ func target(in failover.Inputs, g *fsm.Group, want string) (id.NodeRef, error) {
 			continue
 		}
 		// An operator may insist on a node where it failed before.
-		if !c.Eligible && (g.Failed[want] == "" || !strings.HasPrefix(c.Because, "failed here")) {
+		if !c.Eligible && !c.Failed {
 			return id.NodeRef{}, fail("bad-target", fix, "%s cannot own %s: %s", want, g.Spec.Name, c.Because)
 		}
 		return in.State.Nodes[want].Ref(), nil
 	}
 	return id.NodeRef{}, fail(api.CodeNotFound, fix, "there is no node %q", want)
+}
+
+// Clear forgets failures.
+func (a *Agent) Clear(ctx context.Context, req api.ClearRequest) (*api.ClearResult, error) {
+	return ask(ctx, a, writePatience, func() (*api.ClearResult, error) { return direct{a}.Clear(ctx, req) },
+		func(c *api.Client) (*api.ClearResult, error) { return c.Clear(ctx, req) })
+}
+
+// Clear answers a forwarded call.
+func (d direct) Clear(ctx context.Context, req api.ClearRequest) (*api.ClearResult, error) {
+	st := d.machine.Copy()
+	if g := st.Groups[req.Group]; req.Group != "" && (g == nil || g.Deleted) {
+		return nil, fail(api.CodeNotFound, "`hanode status` lists the groups", "there is no group %q", req.Group)
+	}
+	if n := st.Nodes[req.Node]; req.Node != "" && (n == nil || n.Removed) {
+		return nil, fail(api.CodeNotFound, "the members are: "+strings.Join(st.NodeNames(), ", "), "there is no node %q", req.Node)
+	}
+	res := &api.ClearResult{}
+	for _, name := range st.GroupNames() {
+		if req.Group != "" && req.Group != name {
+			continue
+		}
+		for _, node := range st.Groups[name].FailedOn() {
+			if req.Node == "" || req.Node == node {
+				res.Cleared = append(res.Cleared, api.Cleared{Group: name, Node: node})
+			}
+		}
+	}
+	if len(res.Cleared) == 0 {
+		return res, nil
+	}
+	return res, d.commit(ctx, fsm.Command{Clear: &fsm.Clear{Group: req.Group, Node: req.Node}})
 }
 
 // Standby takes a node out of, or back into, the choice of owners.

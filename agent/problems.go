@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"hanode/api"
+	"hanode/failover"
 	"hanode/fsm"
 	"hanode/internal/clock"
 	"hanode/vip"
@@ -54,7 +55,8 @@ var catalogue = map[string]struct{ severity, fix string }{
 	"link-down":            {"warning", "look at the cable, the switch and the device; the cluster goes on over the other link"},
 	"vip-link-down":        {"warning", "look at the cable, the switch port and the device; the node's groups were moved if another node can take them, and fail back when the device has carried for a while"},
 	"group-unreachable":    {"error", "repair the device of the owner, or what keeps the other nodes from taking the group: `hanode why GROUP`"},
-	"group-failed":         {"error", "repair what the text says, then `hanode apply` the cluster file again or `hanode move` the group"},
+	"group-failed":         {"error", "repair what the text says, then `hanode clear GROUP NODE`"},
+	"group-calm":           {"warning", "it goes on by itself; to have it tried somewhere at once, `hanode move` it, or `hanode clear` it after a repair"},
 	"group-blocked":        {"error", "an earlier owner may still run it; make sure that its host is off, or was since, then `hanode confirm-off NODE`"},
 	"group-unowned":        {"error", "no node may own it now; `hanode why GROUP` says why for each"},
 	"group-muted":          {"error", "its owner has no lease, so its addresses answer nobody; see members for the missing voters"},
@@ -132,8 +134,9 @@ func (a *Agent) local() []api.StatusProblem {
 }
 
 // clusterProblems lists what replicated state and the beats show.
-func (a *Agent) clusterProblems(s *fsm.State, members []api.Member) []api.StatusProblem {
+func (a *Agent) clusterProblems(in failover.Inputs, members []api.Member) []api.StatusProblem {
 	var out []api.StatusProblem
+	s := in.State
 	if s.Maintenance {
 		out = append(out, show("maintenance", "maintenance is on: nothing starts, stops or moves by itself", nil))
 	}
@@ -162,9 +165,7 @@ func (a *Agent) clusterProblems(s *fsm.State, members []api.Member) []api.Status
 	for _, name := range s.GroupNames() {
 		g := s.Groups[name]
 		since := g.Since
-		for _, node := range slices.Sorted(maps.Keys(g.Failed)) {
-			out = append(out, show("group-failed", fmt.Sprintf("%s failed on %s: %s", name, node, g.Failed[node]), &since))
-		}
+		out = append(out, failures(in, g)...)
 		if g.Owner.Zero() {
 			out = append(out, show("group-unowned", name+" has no owner", &since))
 		}
@@ -175,6 +176,35 @@ func (a *Agent) clusterProblems(s *fsm.State, members []api.Member) []api.Status
 			p.Fix = fmt.Sprintf("stop it by hand on %s, which then lets go by itself; or switch that host off (an exclusive group then wants `hanode confirm-off %s`)", e.Node, e.Node)
 			out = append(out, p)
 		}
+	}
+	return out
+}
+
+// failures says on which nodes the group failed and is not tried for now, or where it
+// failed last if it runs nowhere.
+func failures(in failover.Inputs, g *fsm.Group) []api.StatusProblem {
+	var out []api.StatusProblem
+	name := g.Spec.Name
+	for _, node := range g.FailedOn() {
+		left := in.Avoid[failover.Place{Group: name, Node: node}]
+		if left == 0 && g.Started || g.Owner.Name == node && g.Started {
+			continue // it runs, there or elsewhere, and may go there again: history
+		}
+		f := g.Failed[node]
+		text := fmt.Sprintf("%s failed on %s: %s", name, node, f.Why)
+		if f.Count > 1 {
+			text = fmt.Sprintf("%s failed on %s, %d times in a row: %s", name, node, f.Count, f.Why)
+		}
+		if left > 0 {
+			text += fmt.Sprintf("; it is tried there again in %v", failover.Seconds(left))
+		}
+		p := show("group-failed", text, nil)
+		p.Fix = fmt.Sprintf("repair what the text says, then `hanode clear %s %s`", name, node)
+		out = append(out, p)
+	}
+	if left := failover.Calming(in, g); left > 0 {
+		out = append(out, show("group-calm", fmt.Sprintf("%s failed on %s, where it had moved a moment ago; it moves on in %v",
+			name, g.Owner.Name, failover.Seconds(left)), nil))
 	}
 	return out
 }

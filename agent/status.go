@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"hanode/api"
+	"hanode/failover"
 	"hanode/fsm"
 	"hanode/resource"
 )
@@ -41,7 +42,8 @@ func (d direct) Status(_ context.Context, group string) (*api.Status, error) {
 }
 
 func (a *Agent) statusHere(group string) (*api.Status, error) {
-	st := a.machine.Copy()
+	in := a.inputs()
+	st := in.State
 	leader, quorum := "", false
 	if n := a.node.Load(); n != nil {
 		leader, _ = a.leader(n)
@@ -53,24 +55,22 @@ func (a *Agent) statusHere(group string) (*api.Status, error) {
 	}
 	for _, name := range st.GroupNames() {
 		if group == "" || name == group {
-			out.Groups = append(out.Groups, groupStatus(st, st.Groups[name]))
+			out.Groups = append(out.Groups, groupStatus(in, st.Groups[name]))
 		}
 	}
-	out.Problems = append(a.clusterProblems(st, a.membersHere()), a.local()...)
+	out.Problems = append(a.clusterProblems(in, a.membersHere()), a.local()...)
 	a.fillResources(out)
 	return out, nil
 }
 
-// groupStatus renders a group from replicated state alone.
-func groupStatus(s *fsm.State, g *fsm.Group) api.GroupStatus {
+// groupStatus renders a group from replicated state, and how long its failures count.
+func groupStatus(in failover.Inputs, g *fsm.Group) api.GroupStatus {
 	state := api.GroupRunning
-	_, stuck := stuckOn(s, g)
+	_, stuck := stuckOn(in.State, g)
 	switch {
 	case stuck:
 		state = api.GroupBlocked
-	case g.Owner.Zero() && len(g.Failed) > 0:
-		state = api.GroupFailed
-	case g.OwnerReleased && len(g.Failed) > 0:
+	case (g.Owner.Zero() || g.OwnerReleased) && len(g.FailedOn()) > 0:
 		state = api.GroupFailed
 	case g.Owner.Zero() || g.OwnerReleased:
 		state = api.GroupStopped
@@ -82,6 +82,12 @@ func groupStatus(s *fsm.State, g *fsm.Group) api.GroupStatus {
 	}
 	since := g.Since
 	out := api.GroupStatus{Name: g.Spec.Name, Owner: api.Known(g.Owner.Name), Epoch: uint64(g.Epoch), State: &state, Since: &since}
+	for _, node := range g.FailedOn() {
+		f := g.Failed[node]
+		out.Failures = append(out.Failures, api.GroupFailure{
+			Node: node, Count: f.Count, Text: f.Why, RetryMS: api.MS(in.Avoid[failover.Place{Group: g.Spec.Name, Node: node}]),
+		})
+	}
 	for _, r := range g.Spec.Resources {
 		rs := state
 		if state == api.GroupBlocked || state == api.GroupFailed {

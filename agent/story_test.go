@@ -608,7 +608,7 @@ func TestGroupThatCannotStart(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		l.view(func(s *fsm.State) {
 			g := s.Groups["web"]
-			if !strings.Contains(g.Failed["primary"], "no such device") || g.Epoch > 3 {
+			if !strings.Contains(g.Failed["primary"].Why, "no such device") || g.Epoch > 3 {
 				t.Errorf("epoch %d, failed %v", g.Epoch, g.Failed)
 			}
 		})

@@ -164,7 +164,7 @@ func (w *worker) start(ctx context.Context) {
 	}
 	w.mu.Lock()
 	w.running, w.started, w.problem, w.since = rec.Epoch, false, "", a.host.Clock.Wall()
-	w.opened = clock.Instant{}
+	w.opened, w.ready = clock.Instant{}, clock.Instant{}
 	w.mu.Unlock()
 	begin := a.host.Clock.Now()
 	startCtx, cancel := context.WithCancel(ctx)
@@ -193,12 +193,12 @@ wait:
 		return
 	}
 	w.mu.Lock()
-	w.started, w.since = true, a.host.Clock.Wall()
+	w.started, w.since, w.ready = true, a.host.Clock.Wall(), a.host.Clock.Now()
 	w.mu.Unlock()
 	took := a.host.Clock.Now().Elapsed(begin)
 	a.log.Info("took over", "group", w.name, "epoch", rec.Epoch, "cause", rec.Cause, "ms", float64(took.Microseconds())/1000)
 	a.goLoop(func(ctx context.Context) { w.report(ctx, rec, begin, took) })
-	w.watch(ctx)
+	w.watch(ctx, rec)
 }
 
 func (w *worker) env(rec fsm.Record, g spec.Group) resource.Env {
@@ -254,7 +254,8 @@ func (w *worker) runs(e id.Epoch) bool {
 
 // watch monitors the started group beside the loop; what fails for good is left in
 // broken for the loop to deal with.
-func (w *worker) watch(ctx context.Context) {
+func (w *worker) watch(ctx context.Context, rec fsm.Record) {
+	w.res.Restarted = func(r spec.Resource, times int, why error) { w.restarted(rec, r, times, why) }
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() {
@@ -269,22 +270,49 @@ func (w *worker) watch(ctx context.Context) {
 	w.unwatch = func() { cancel(); <-done }
 }
 
+// restarted tells the cluster that a resource failed and is started again here.
+func (w *worker) restarted(rec fsm.Record, r spec.Resource, times int, why error) {
+	a := w.a
+	a.log.Warn("a resource failed and is started again", "group", w.name, "epoch", rec.Epoch,
+		"resource", r.Type+" "+r.Name, "times", times, "of", r.Restarts, "err", why)
+	ev := fsm.Event{
+		Time: a.host.Clock.Wall(), Node: a.cfg.Name, Group: w.name, Epoch: rec.Epoch, Kind: "restarted",
+		Text: fmt.Sprintf("%s %q of %s failed on %s and is started again there (%d of %d): %v", r.Type, r.Name, w.name, a.cfg.Name, times, r.Restarts, why),
+	}
+	a.goLoop(func(ctx context.Context) { w.tell(ctx, rec.Epoch, ev) })
+}
+
+// tell adds an event to the history, for as long as the group runs here at that epoch.
+func (w *worker) tell(ctx context.Context, running id.Epoch, ev fsm.Event) {
+	cmd := fsm.Command{At: ev.Time, Report: &fsm.Report{Events: []fsm.Event{ev}}}
+	for ctx.Err() == nil && w.runs(running) {
+		if _, err := w.a.propose(ctx, cmd); err == nil {
+			return
+		}
+		sleepCtx(ctx, 100*time.Millisecond)
+	}
+}
+
 // failed unwinds a group that could not start, or broke, and says why, so that it
 // starts elsewhere.
 func (w *worker) failed(rec fsm.Record, err error) {
 	a := w.a
 	// Not a fault of this host: it lost the right.
 	lost := errors.Is(err, errLost) || w.look() == failover.Stop
+	ran := time.Duration(0)
 	w.mu.Lock()
 	w.problem = err.Error()
+	if !w.ready.IsZero() {
+		ran = a.host.Clock.Now().Elapsed(w.ready)
+	}
 	w.mu.Unlock()
 	if lost {
 		w.stop()
 		return
 	}
 	a.log.Error("the group cannot run here", "group", w.name, "epoch", rec.Epoch, "err", err)
-	cmd := fsm.Command{At: a.host.Clock.Wall(), Released: &fsm.Released{
-		Claims: []id.Claim{{Group: w.name, Node: rec.Owner, Epoch: rec.Epoch}}, Failed: err.Error(),
+	cmd := fsm.Command{At: a.host.Clock.Wall(), Failed: &fsm.Failed{
+		Group: w.name, Node: rec.Owner, Epoch: rec.Epoch, Why: err.Error(), Ran: ran,
 	}}
 	// The reason must be in the log before the leader has the token, or it gives the
 	// group to this very node again. This goroutine is the only one that could open
@@ -389,14 +417,7 @@ func (w *worker) stuck(running id.Epoch, err error) {
 			Time: a.host.Clock.Wall(), Node: a.cfg.Name, Group: w.name, Epoch: running, Kind: kindStuck,
 			Text: fmt.Sprintf("%s does not stop on %s: %v", w.name, a.cfg.Name, err),
 		}
-		a.goLoop(func(ctx context.Context) {
-			for ctx.Err() == nil && w.runs(running) {
-				if _, err := a.propose(ctx, fsm.Command{At: ev.Time, Report: &fsm.Report{Events: []fsm.Event{ev}}}); err == nil {
-					return
-				}
-				sleepCtx(ctx, 100*time.Millisecond)
-			}
-		})
+		a.goLoop(func(ctx context.Context) { w.tell(ctx, running, ev) })
 	}
 	sleepCtx(a.ctx, stopAgain)
 }

@@ -44,6 +44,8 @@ type Backend interface {
 	Standby(ctx context.Context, node string, on bool, wait time.Duration) (*NodeResult, error)
 	// Maintenance stops (on) or resumes everything automatic; leases go on.
 	Maintenance(ctx context.Context, on bool) error
+	// Clear forgets failures, so that groups may be tried again where they failed.
+	Clear(ctx context.Context, req ClearRequest) (*ClearResult, error)
 	// ConfirmOff records that a node's host is off, so that what waits for it need
 	// not. It is refused, with the sentence that it wants, until that is said.
 	ConfirmOff(ctx context.Context, req ConfirmOffRequest) (*ConfirmOffResult, error)

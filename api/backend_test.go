@@ -51,6 +51,11 @@ func (b *countingBackend) Maintenance(context.Context, bool) error {
 	return nil
 }
 
+func (b *countingBackend) Clear(context.Context, ClearRequest) (*ClearResult, error) {
+	b.calls++
+	return &ClearResult{}, nil
+}
+
 func (b *countingBackend) ConfirmOff(_ context.Context, r ConfirmOffRequest) (*ConfirmOffResult, error) {
 	b.calls++
 	return &ConfirmOffResult{Node: r.Node}, nil

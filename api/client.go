@@ -117,6 +117,11 @@ func (c *Client) Maintenance(ctx context.Context, on bool) error {
 	return err
 }
 
+// Clear forgets failures.
+func (c *Client) Clear(ctx context.Context, req ClearRequest) (*ClearResult, error) {
+	return call[ClearResult](ctx, c, "clear", nil, clearBody{Group: Known(req.Group), Node: Known(req.Node)}, 0)
+}
+
 // ConfirmOff says that a node's host is off.
 func (c *Client) ConfirmOff(ctx context.Context, req ConfirmOffRequest) (*ConfirmOffResult, error) {
 	return call[ConfirmOffResult](ctx, c, "confirm-off", nil, confirmOffBody(req), 0)

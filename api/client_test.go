@@ -98,7 +98,22 @@ func TestEveryCallOverTheSocket(t *testing.T) {
 		t.Errorf("problems: %v, %v", s1.Problems, s2.Problems)
 	}
 	s1.Problems, s2.Problems = nil, nil
+	s1.Groups[0].Failures, s2.Groups[0].Failures = nil, nil
 	same("status", s1, e1, s2, e2)
+	_, e1 = b.Clear(ctx, api.ClearRequest{Group: "nope"})
+	_, e2 = c.Clear(ctx, api.ClearRequest{Group: "nope"})
+	same("clear nope", nil, e1, nil, e2)
+	model.Fail("web", "apache2: exit status 1")
+	f1, e1 := b.Status(ctx, "web")
+	f2, e2 := c.Status(ctx, "web")
+	f1.Problems, f2.Problems = nil, nil
+	same("status with a failure", f1, e1, f2, e2)
+	if n := len(f2.Groups[0].Failures); n != 1 {
+		t.Errorf("%d failures", n)
+	}
+	if r, err := c.Clear(ctx, api.ClearRequest{Group: "web"}); err != nil || len(r.Cleared) != 1 || r.Cleared[0] != (api.Cleared{Group: "web", Node: "primary"}) {
+		t.Errorf("clear: %+v, %v", r, err)
+	}
 	g1, e1 := b.Export(ctx)
 	g2, e2 := c.Export(ctx)
 	same("export", g1, e1, g2, e2)

@@ -19,7 +19,10 @@ var contract = []struct {
 	{Member{}, "address last_beat_ms leader lease_ms links name role state voter"},
 	{MemberLink{}, "address last_beat_ms name state"},
 	{Status{}, "cluster groups leader problems quorum"},
-	{GroupStatus{}, "epoch name owner resources since state"},
+	{GroupStatus{}, "epoch failures name owner resources since state"},
+	{GroupFailure{}, "count node retry_ms text"},
+	{ClearResult{}, "cleared"},
+	{Cleared{}, "group node"},
 	{ResourceStatus{}, "name state type"},
 	{StatusProblem{}, "code fix severity since text"},
 	{Plan{}, "changes"},
@@ -36,9 +39,9 @@ var contract = []struct {
 	{BeatGaps{}, "beats longest_at longest_ms node outage_ms outages p99_ms"},
 	{Version{}, "cluster go node version"},
 	{Exported{}, "groups"},
-	{Group{}, "exclusive failback name prefer resources"},
+	{Group{}, "exclusive failback name prefer resources retry_after_ms"},
 	{Failback{}, "after_ms on"},
-	{Resource{}, "agent dev every_ms monitor monitor_timeout_ms name params restarts start start_timeout_ms stop stop_timeout_ms timeout_ms type"},
+	{Resource{}, "agent dev every_ms monitor monitor_timeout_ms name params restarts start start_timeout_ms stop stop_timeout_ms timeout_ms type within_ms"},
 	{Error{}, "code exit fix message"},
 }
 

@@ -45,6 +45,10 @@ func FuzzDecode(f *testing.F) {
 			sent := nodeBody{Node: req.node, On: &req.on, WaitMS: MS(req.wait)}
 			again(t, sent, req, func(b []byte) (nodeRequest, error) { return decodeNode(bytes.NewReader(b)) })
 		}
+		if req, err := decodeClear(bytes.NewReader(body)); err == nil {
+			sent := clearBody{Group: Known(req.Group), Node: Known(req.Node)}
+			again(t, sent, req, func(b []byte) (ClearRequest, error) { return decodeClear(bytes.NewReader(b)) })
+		}
 		if req, err := decodeConfirmOff(bytes.NewReader(body)); err == nil {
 			sent := confirmOffBody(req)
 			again(t, sent, req, func(b []byte) (ConfirmOffRequest, error) { return decodeConfirmOff(bytes.NewReader(b)) })
@@ -73,7 +77,7 @@ func again[T any](t *testing.T, sent any, want T, decode func([]byte) (T, error)
 // Whatever is asked of the server, it answers JSON and a status that fits it,
 // and what it refuses never reaches the Backend.
 func FuzzServer(f *testing.F) {
-	for _, path := range []string{"/v1/apply", "/v1/move", "/v1/standby", "/v1/maintenance", "/v1/confirm-off", "/v1/leave", "/v1/tune", "/v1/plan", "/v1/why?group=web", "/v1/events?after=1", "/"} {
+	for _, path := range []string{"/v1/apply", "/v1/move", "/v1/standby", "/v1/maintenance", "/v1/confirm-off", "/v1/clear", "/v1/leave", "/v1/tune", "/v1/plan", "/v1/why?group=web", "/v1/events?after=1", "/"} {
 		f.Add(path, []byte(`{"group":"web"}`))
 	}
 	f.Fuzz(func(t *testing.T, path string, body []byte) {

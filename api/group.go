@@ -11,11 +11,13 @@ import (
 // Group is spec.Group as JSON: the same facts, durations in milliseconds, no
 // key left out.
 type Group struct {
-	Name      string         `json:"name"`
-	Prefer    List[string]   `json:"prefer"`
-	Failback  Failback       `json:"failback"`
-	Exclusive bool           `json:"exclusive"`
-	Resources List[Resource] `json:"resources"`
+	Name      string       `json:"name"`
+	Prefer    List[string] `json:"prefer"`
+	Failback  Failback     `json:"failback"`
+	Exclusive bool         `json:"exclusive"`
+	// RetryAfterMS is 0 for the default, as is WithinMS of a resource.
+	RetryAfterMS float64        `json:"retry_after_ms"`
+	Resources    List[Resource] `json:"resources"`
 }
 
 // Failback is spec.Failback as JSON.
@@ -38,6 +40,7 @@ type Resource struct {
 	StopTimeoutMS    float64      `json:"stop_timeout_ms"`
 	MonitorTimeoutMS float64      `json:"monitor_timeout_ms"`
 	Restarts         int          `json:"restarts"`
+	WithinMS         float64      `json:"within_ms"`
 
 	Agent  string `json:"agent"`
 	Params Params `json:"params"`
@@ -60,13 +63,13 @@ func FromSpecs(groups []spec.Group) []Group {
 	for _, g := range groups {
 		w := Group{
 			Name: g.Name, Prefer: g.Prefer, Exclusive: g.Exclusive,
-			Failback: Failback{On: g.Failback.On, AfterMS: MS(g.Failback.After)},
+			Failback: Failback{On: g.Failback.On, AfterMS: MS(g.Failback.After)}, RetryAfterMS: MS(g.RetryAfter),
 		}
 		for _, r := range g.Resources {
 			w.Resources = append(w.Resources, Resource{
 				Type: r.Type, Name: r.Name, Dev: r.Dev,
 				Start: r.Start, Stop: r.Stop, Monitor: r.Monitor,
-				EveryMS: MS(r.Every), TimeoutMS: MS(r.Timeout), Restarts: r.Restarts,
+				EveryMS: MS(r.Every), TimeoutMS: MS(r.Timeout), Restarts: r.Restarts, WithinMS: MS(r.Within),
 				StartTimeoutMS: MS(r.StartTimeout), StopTimeoutMS: MS(r.StopTimeout), MonitorTimeoutMS: MS(r.MonitorTimeout),
 				Agent: r.Agent, Params: r.Params,
 			})
@@ -105,6 +108,9 @@ func (w Group) spec() (spec.Group, error) {
 		return g, err
 	}
 	g.Failback = spec.Failback{On: w.Failback.On, After: after}
+	if g.RetryAfter, err = duration("retry_after_ms", w.RetryAfterMS); err != nil {
+		return g, err
+	}
 	for _, r := range w.Resources {
 		res, err := r.spec()
 		if err != nil {
@@ -135,6 +141,7 @@ func (w Resource) spec() (spec.Resource, error) {
 		ms   float64
 	}{
 		{&r.Every, "every_ms", w.EveryMS},
+		{&r.Within, "within_ms", w.WithinMS},
 		{&r.Timeout, "timeout_ms", w.TimeoutMS},
 		{&r.StartTimeout, "start_timeout_ms", w.StartTimeoutMS},
 		{&r.StopTimeout, "stop_timeout_ms", w.StopTimeoutMS},

@@ -105,6 +105,7 @@ func TestBadRequestsAreRefused(t *testing.T) {
 		"node":  func(s string) error { _, err := decodeNode(strings.NewReader(s)); return err },
 		"on":    func(s string) error { _, err := decodeSwitch(strings.NewReader(s)); return err },
 		"off":   func(s string) error { _, err := decodeConfirmOff(strings.NewReader(s)); return err },
+		"clear": func(s string) error { _, err := decodeClear(strings.NewReader(s)); return err },
 		"empty": func(s string) error { _, err := decodeEmpty(strings.NewReader(s)); return err },
 	}
 	for _, c := range []struct{ call, body, want string }{
@@ -121,6 +122,11 @@ func TestBadRequestsAreRefused(t *testing.T) {
 		{"node", `{"node":"a","on":false}`, ""},
 		{"on", `{}`, "on is missing"},
 		{"on", `{"on":false}`, ""},
+		{"clear", `{}`, ""},
+		{"clear", `{"group":null,"node":null}`, ""},
+		{"clear", `{"group":"web","node":"a"}`, ""},
+		{"clear", `{"group":""}`, "group is missing"},
+		{"clear", `{"node":"a b"}`, "blank"},
 		{"off", `{"confirm":"a is off"}`, "node is missing"},
 		{"off", `{"node":"a"}`, ""},
 		{"empty", `{"x":1}`, "unknown field"},

@@ -38,6 +38,9 @@ func Handler(b Backend) http.Handler {
 	mux.HandleFunc("POST /v1/maintenance", post(decodeSwitch, func(ctx context.Context, on bool) (any, error) {
 		return switchBody{On: &on}, b.Maintenance(ctx, on)
 	}))
+	mux.HandleFunc("POST /v1/clear", post(decodeClear, func(ctx context.Context, q ClearRequest) (any, error) {
+		return nonNil(b.Clear(ctx, q))
+	}))
 	mux.HandleFunc("POST /v1/confirm-off", post(decodeConfirmOff, func(ctx context.Context, q ConfirmOffRequest) (any, error) {
 		return nonNil(b.ConfirmOff(ctx, q))
 	}))

@@ -28,6 +28,10 @@ type (
 		On     *bool   `json:"on"`
 		WaitMS float64 `json:"wait_ms"`
 	}
+	clearBody struct {
+		Group *string `json:"group"`
+		Node  *string `json:"node"`
+	}
 	confirmOffBody struct {
 		Node    string `json:"node"`
 		Confirm string `json:"confirm"`
@@ -112,6 +116,27 @@ func decodeNode(r io.Reader) (req nodeRequest, err error) {
 	req.node, req.on = b.Node, *b.On
 	req.wait, err = duration("wait_ms", b.WaitMS)
 	return req, err
+}
+
+func decodeClear(r io.Reader) (req ClearRequest, err error) {
+	var b clearBody
+	if err := readStrict(r, &b); err != nil {
+		return req, err
+	}
+	for _, f := range []struct {
+		to   *string
+		name string
+		from *string
+	}{{&req.Group, "group", b.Group}, {&req.Node, "node", b.Node}} {
+		if f.from == nil {
+			continue
+		}
+		if err := checkName(f.name, *f.from); err != nil {
+			return ClearRequest{}, err
+		}
+		*f.to = *f.from
+	}
+	return req, nil
 }
 
 func decodeConfirmOff(r io.Reader) (req ConfirmOffRequest, err error) {

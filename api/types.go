@@ -72,6 +72,17 @@ type GroupStatus struct {
 	State     *GroupState          `json:"state"`
 	Since     *time.Time           `json:"since"` // in this state
 	Resources List[ResourceStatus] `json:"resources"`
+	Failures  List[GroupFailure]   `json:"failures"` // one for each node on which it failed
+}
+
+// GroupFailure is how a group failed on a node. It ends with a clear, an apply, or a
+// new registration of the node.
+type GroupFailure struct {
+	Node  string `json:"node"`
+	Count int    `json:"count"` // in a row
+	Text  string `json:"text"`  // why
+	// RetryMS is for how much longer the group is not given to the node; 0 = it may be.
+	RetryMS float64 `json:"retry_ms"`
 }
 
 // ResourceStatus is one resource of a group, in the order they start.
@@ -163,6 +174,24 @@ type NodeResult struct {
 	Node    string           `json:"node"`
 	Standby bool             `json:"standby"` // as it is now
 	Moves   List[MoveResult] `json:"moves"`
+}
+
+// ClearRequest asks to forget failures: those of Group, or of every group if it is
+// "", on Node, or on every node if it is "".
+type ClearRequest struct {
+	Group string
+	Node  string
+}
+
+// ClearResult is what was forgotten.
+type ClearResult struct {
+	Cleared List[Cleared] `json:"cleared"`
+}
+
+// Cleared is a group that may be tried on a node again.
+type Cleared struct {
+	Group string `json:"group"`
+	Node  string `json:"node"`
 }
 
 // ConfirmOffRequest is an operator's word that a node's host is off, or was since.

@@ -17,12 +17,12 @@ const (
 )
 
 var (
-	groupKeys = []string{"prefer", "failback", "exclusive"}
+	groupKeys = []string{"prefer", "failback", "exclusive", "retry_after"}
 	ipKeys    = []string{"dev"}
-	execKeys  = []string{"start", "stop", "monitor", "every", "timeout", "start_timeout", "stop_timeout", "monitor_timeout", "restarts"}
+	execKeys  = []string{"start", "stop", "monitor", "every", "timeout", "start_timeout", "stop_timeout", "monitor_timeout", "restarts", "within"}
 	// serviceKeys are those of the types whose commands are known: systemd, lsb,
 	// heartbeat, ocf. monitor is the time between two looks.
-	serviceKeys = []string{"monitor", "timeout", "start_timeout", "stop_timeout", "monitor_timeout", "restarts"}
+	serviceKeys = []string{"monitor", "timeout", "start_timeout", "stop_timeout", "monitor_timeout", "restarts", "within"}
 	ocfKeys     = append([]string{"agent"}, serviceKeys...)
 
 	// clusterShape is what a cluster file may hold.
@@ -154,6 +154,7 @@ func (b *block) group() (spec.Group, place) {
 	g.Prefer, p.prefer = note(&p, "prefer", prefer), lines
 	g.Exclusive = note(&p, "exclusive", b.flag("exclusive"))
 	g.Failback = b.failback(&p)
+	g.RetryAfter = note(&p, "retry_after", b.duration("retry_after"))
 	for _, k := range b.body.Blocks {
 		if k.Type == "resource" && len(k.Labels) != 2 {
 			p.bad["resources"] = true
@@ -293,6 +294,7 @@ func (b *block) bounds(r *spec.Resource, p *place) {
 	r.StopTimeout = note(p, "stop_timeout", b.duration("stop_timeout"))
 	r.MonitorTimeout = note(p, "monitor_timeout", b.duration("monitor_timeout"))
 	r.Restarts = note(p, "restarts", b.whole("restarts", 0, maxRestarts))
+	r.Within = note(p, "within", b.duration("within"))
 }
 
 // params reads the parameters of an agent: keys of any name, each a string; a

@@ -43,6 +43,7 @@ const (
 	maxRestarts   = 1000
 	minExecTime   = 10 * time.Millisecond // least timeout and every
 	maxExecTime   = 24 * time.Hour
+	minRetry      = time.Second // least retry_after
 	maxFailback   = 365 * 24 * time.Hour
 	leastInitdead = 5 * time.Second // of an initdead that is worked out
 )

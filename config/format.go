@@ -26,6 +26,9 @@ func FormatCluster(groups []spec.Group) []byte {
 			body.SetAttributeValue("prefer", stringList(g.Prefer))
 		}
 		body.SetAttributeValue("failback", cty.StringVal(failbackText(g.Failback)))
+		if g.RetryAfter > 0 {
+			body.SetAttributeValue("retry_after", cty.StringVal(duration(g.RetryAfter)))
+		}
 		if g.Exclusive {
 			body.SetAttributeValue("exclusive", cty.True)
 		}
@@ -72,6 +75,9 @@ func formatResource(body *hclwrite.Body, r spec.Resource) {
 	}
 	if r.Restarts > 0 {
 		body.SetAttributeValue("restarts", cty.NumberIntVal(int64(r.Restarts)))
+	}
+	if r.Within > 0 {
+		body.SetAttributeValue("within", cty.StringVal(duration(r.Within)))
 	}
 	if len(r.Params) > 0 {
 		params := body.AppendNewBlock("params", nil).Body()

@@ -77,6 +77,7 @@ func (c *groupCheck) structure() {
 				allowed: `it takes "on", "off" or "after 5m"`,
 			})
 		}
+		c.retryAfter(g, p)
 		if len(g.Resources) == 0 && !p.bad["resources"] {
 			c.add(p.line, finding{
 				what: fmt.Sprintf("group %s has no resources", quote(g.Name)), allowed: "a group has at least one",
@@ -85,6 +86,18 @@ func (c *groupCheck) structure() {
 		}
 		c.resources(g, p)
 	}
+}
+
+// retryAfter checks the time for which a node that failed is avoided.
+func (c *groupCheck) retryAfter(g spec.Group, p place) {
+	_, written := p.keys["retry_after"]
+	if p.bad["retry_after"] || g.RetryAfter == 0 && !written || g.RetryAfter >= minRetry && g.RetryAfter <= spec.MaxRetry {
+		return
+	}
+	c.add(p.at("retry_after"), finding{
+		what:    fmt.Sprintf("retry_after in group %s is %s", quote(g.Name), duration(g.RetryAfter)),
+		allowed: fmt.Sprintf("it takes %s to %s", duration(minRetry), duration(spec.MaxRetry)),
+	})
 }
 
 // firstOn says where the first of two is, or nothing where there are no lines.
@@ -201,6 +214,7 @@ func execOnly(r spec.Resource) []string {
 		{"agent", r.Agent != ""},
 		{"params", r.Params != nil},
 		{"restarts", r.Restarts != 0},
+		{"within", r.Within != 0},
 	} {
 		if k.set {
 			keys = append(keys, k.key)
@@ -268,6 +282,13 @@ func (c *groupCheck) limits(r spec.Resource, at place) {
 			allowed: fmt.Sprintf("it takes a whole number from 0 to %d", maxRestarts),
 		})
 	}
+	if r.Within != 0 && r.Restarts == 0 && !at.bad["restarts"] && !at.bad["within"] {
+		c.add(at.at("within"), finding{
+			what: fmt.Sprintf("%s has within but no restarts", sub), allowed: "restarts counts within any such time",
+			remedy: "add restarts = 3, or remove within",
+		})
+	}
+	c.span(at, "within", sub, r.Within)
 	c.span(at, "every", sub, r.Every)
 	c.span(at, "timeout", sub, r.Timeout)
 	c.span(at, "start_timeout", sub, r.StartTimeout)

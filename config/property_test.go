@@ -76,7 +76,9 @@ func resourceGen(g, i int) *rapid.Generator[spec.Resource] {
 			if rapid.Bool().Draw(t, "bounded") {
 				r.StartTimeout, r.StopTimeout, r.MonitorTimeout = span().Draw(t, "start"), span().Draw(t, "stop"), span().Draw(t, "monitor")
 			}
-			r.Restarts = rapid.IntRange(0, maxRestarts).Draw(t, "restarts")
+			if r.Restarts = rapid.IntRange(0, maxRestarts).Draw(t, "restarts"); r.Restarts > 0 && rapid.Bool().Draw(t, "limited") {
+				r.Within = span().Draw(t, "within")
+			}
 			return r
 		}
 		r := spec.Resource{Type: "exec", Name: fmt.Sprintf("r%d", i), Start: argv().Draw(t, "start"), Stop: argv().Draw(t, "stop")}
@@ -101,6 +103,9 @@ func groupsGen() *rapid.Generator[[]spec.Group] {
 			}
 			if g.Failback.On = rapid.Bool().Draw(t, "failback"); g.Failback.On {
 				g.Failback.After = time.Duration(rapid.Int64Range(0, int64(maxFailback)).Draw(t, "after"))
+			}
+			if rapid.Bool().Draw(t, "retry") {
+				g.RetryAfter = time.Duration(rapid.Int64Range(int64(minRetry), int64(spec.MaxRetry)).Draw(t, "retry_after"))
 			}
 			for i := range rapid.IntRange(1, 4).Draw(t, "resources") {
 				g.Resources = append(g.Resources, resourceGen(gi, i).Draw(t, "resource"))

@@ -46,6 +46,10 @@ type Inputs struct {
 	Health map[string]Health
 	// Tokens are claims the leader was told were let go.
 	Tokens map[id.Claim]bool
+	// Avoid is for how much longer a node is not given a group that failed there; Held
+	// for how long a group is at its epoch. Both as this leader saw it: see [Sight].
+	Avoid map[Place]time.Duration
+	Held  map[string]time.Duration
 	// Formed: all members were alive at once since this process started, or
 	// initdead has passed. Until then a group waits for its most preferred node.
 	Formed bool
@@ -57,6 +61,8 @@ type Candidate struct {
 	Eligible bool
 	Score    int // higher wins; equal: by name
 	Because  string
+	// Failed: it would be eligible, had the group not failed there lately.
+	Failed bool
 }
 
 // preferStep is what one place in the prefer list is worth: more than any load.
@@ -81,6 +87,13 @@ func Candidates(in Inputs, g *fsm.Group, load map[string]int) []Candidate {
 			out = append(out, c)
 			continue
 		}
+		f := g.Failed[name]
+		if left := in.Avoid[Place{g.Spec.Name, name}]; left > 0 && f.Count > 0 {
+			c.Because = fmt.Sprintf("failed here (%s): %s; it is tried again in %v", times(f.Count), f.Why, Seconds(left))
+			c.Failed = true
+			out = append(out, c)
+			continue
+		}
 		c.Eligible = true
 		others := load[name]
 		if g.Owner.Name == name {
@@ -91,6 +104,9 @@ func Candidates(in Inputs, g *fsm.Group, load map[string]int) []Candidate {
 		if i := slices.Index(g.Spec.Prefer, name); i >= 0 {
 			c.Score += preferStep * (len(g.Spec.Prefer) - i)
 			c.Because = fmt.Sprintf("number %d in prefer", i+1)
+		}
+		if f.Count > 0 {
+			c.Because += fmt.Sprintf("; failed here before (%s)", times(f.Count))
 		}
 		if in.Health[name].Hung {
 			c.Score -= hungStep
@@ -142,11 +158,19 @@ func ineligible(in Inputs, n *fsm.Node, g *fsm.Group) string {
 		return "its disk hangs, and a service is noted there before it starts"
 	case g != nil && linkDown(h, g.Spec) != "":
 		return "its " + linkDown(h, g.Spec)
-	case g != nil && g.Failed[n.Name] != "":
-		return "failed here: " + g.Failed[n.Name]
 	}
 	return ""
 }
+
+func times(n int) string {
+	if n == 1 {
+		return "once"
+	}
+	return fmt.Sprintf("%d times in a row", n)
+}
+
+// Seconds is d in whole seconds, never less than d: for people who wait for its end.
+func Seconds(d time.Duration) time.Duration { return (d + time.Second - 1).Truncate(time.Second) }
 
 // needsDisk: all but addresses are noted on the disk before they start, so that an
 // agent that was killed finds them again.
@@ -297,6 +321,11 @@ func (p *planner) cause(g *fsm.Group) string {
 			return ""
 		}
 		return "failover" // its registration is gone: it restarted, or was fenced with nowhere to go
+	case g.GaveUp():
+		if TooSoon(p.in, g) > 0 {
+			return ""
+		}
+		return "failure"
 	case g.OwnerReleased || p.in.Tokens[id.Claim{Group: g.Spec.Name, Node: g.Owner, Epoch: g.Epoch}]:
 		return "failover" // it let go by itself
 	case slices.ContainsFunc(g.Waits, func(w fsm.Wait) bool { return !p.in.Tokens[w.Claim] }):
@@ -311,6 +340,27 @@ func (p *planner) cause(g *fsm.Group) string {
 		return p.ifElsewhere(g, "link") // where no other node has a carrier, moving would not help
 	}
 	return p.failback(g)
+}
+
+// TooSoon is for how much longer g does not move by itself, because it did so a
+// moment ago (see Calm). 0 = it may.
+func TooSoon(in Inputs, g *fsm.Group) time.Duration {
+	if g.Cause != "failure" && g.Cause != "failback" {
+		return 0
+	}
+	return max(0, Calm-in.Held[g.Spec.Name])
+}
+
+// Calming is for how much longer g runs nowhere only because it moved a moment ago.
+func Calming(in Inputs, g *fsm.Group) time.Duration {
+	left := TooSoon(in, g)
+	if left == 0 || !g.GaveUp() {
+		return 0
+	}
+	if best := Candidates(in, g, Load(in.State)); len(best) == 0 || !best[0].Eligible {
+		return 0
+	}
+	return left
 }
 
 // firstChoice: the group's most preferred node can take it right now.
@@ -330,7 +380,7 @@ func (p *planner) ifElsewhere(g *fsm.Group, cause string) string {
 // failback goes to a node that prefer ranks above the owner, never merely for
 // balance: a move costs clients something.
 func (p *planner) failback(g *fsm.Group) string {
-	if !g.Spec.Failback.On || g.Pinned || !g.Started {
+	if !g.Spec.Failback.On || g.Pinned || !g.Started || TooSoon(p.in, g) > 0 {
 		return ""
 	}
 	rank := func(node string) int {
@@ -369,6 +419,10 @@ func Explain(in Inputs, group string) (Explanation, error) {
 	e := Explanation{Candidates: Candidates(in, g, Load(in.State))}
 	if g.Owner.Zero() {
 		e.IfOwnerDies = "nobody owns it"
+		return e, nil
+	}
+	if g.OwnerReleased {
+		e.IfOwnerDies = "nothing changes: it let go, and holds nothing of it"
 		return e, nil
 	}
 	if in.State.Maintenance {

@@ -94,7 +94,7 @@ func step(t *rapid.T, w *world) {
 	}
 	own := id.Claim{Group: group, Node: g.Owner, Epoch: g.Epoch}
 	on := rapid.Bool().Draw(t, "on")
-	switch rapid.IntRange(0, 9).Draw(t, "what") {
+	switch rapid.IntRange(0, 13).Draw(t, "what") {
 	case 0:
 		w.register(name, rapid.SampledFrom([]string{"host-" + name, "clone"}).Draw(t, "host"))
 	case 1:
@@ -113,6 +113,16 @@ func step(t *rapid.T, w *world) {
 		w.apply(fsm.Command{Holding: &fsm.Holding{Group: group, Node: g.Owner, Epoch: g.Epoch, Started: true}})
 	case 8:
 		setGroups(t, w)
+	case 9:
+		w.clock = w.clock.Add(time.Duration(rapid.IntRange(1, 1000).Draw(t, "later")) * time.Second)
+	case 10:
+		w.apply(fsm.Command{Clear: &fsm.Clear{Group: group}})
+	case 11:
+		w.apply(fsm.Command{Failed: &fsm.Failed{Group: group, Node: g.Owner, Epoch: g.Epoch, Why: "broken"}})
+	case 12:
+		for _, c := range Plan(w.inputs()) {
+			w.apply(c)
+		}
 	default:
 		w.apply(fsm.Command{Takeover: &fsm.Takeover{Cause: "switchover", Assigns: []fsm.Assign{{Group: group, Epoch: g.Epoch + 1, To: n.Ref(), Pin: on}}}})
 	}
@@ -181,7 +191,7 @@ func unfit(in Inputs, n *fsm.Node, g *fsm.Group) string {
 	if !h.Alive || !h.Leased || h.Dead || h.Behind || h.Inc != n.Inc || h.Hung && slices.ContainsFunc(g.Spec.Resources, func(r spec.Resource) bool { return r.Type != "ip" }) {
 		return "it is not well"
 	}
-	if _, failed := g.Failed[n.Name]; failed {
+	if g.Failed[n.Name].Count > 0 && in.Avoid[Place{g.Spec.Name, n.Name}] > 0 {
 		return "it failed there"
 	}
 	return ""
@@ -195,6 +205,9 @@ func content(in Inputs, g *fsm.Group) string {
 	o := in.State.Nodes[g.Owner.Name]
 	if o == nil || o.Ref() != g.Owner || o.Fenced || o.Removed || in.Health[o.Name].Dead {
 		return "" // nobody, or nobody any more
+	}
+	if g.GaveUp() && TooSoon(in, g) > 0 {
+		return "it moved a moment ago"
 	}
 	if g.OwnerReleased || in.Tokens[id.Claim{Group: g.Spec.Name, Node: g.Owner, Epoch: g.Epoch}] {
 		return ""
@@ -247,6 +260,9 @@ func orphans(t *rapid.T, in Inputs) {
 		g := in.State.Groups[name]
 		o := in.State.Nodes[g.Owner.Name]
 		if o != nil && o.Ref() == g.Owner && !o.Fenced && !in.Health[o.Name].Dead && !g.OwnerReleased {
+			continue
+		}
+		if g.GaveUp() && TooSoon(in, g) > 0 {
 			continue
 		}
 		for _, n := range in.State.Nodes {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"hanode/fsm"
+	"hanode/internal/clock"
 	"hanode/internal/id"
 	"hanode/internal/linkstate"
 	"hanode/internal/spec"
@@ -30,6 +31,8 @@ type world struct {
 	tokens map[id.Claim]bool
 	formed bool
 	wall   time.Time
+	sight  Sight
+	clock  clock.Instant // of the leader
 }
 
 func newWorld() *world {
@@ -37,7 +40,9 @@ func newWorld() *world {
 }
 
 func (w *world) inputs() Inputs {
-	return Inputs{Wall: w.wall, State: w.m.Copy(), Health: w.health, Tokens: w.tokens, Formed: w.formed}
+	in := Inputs{Wall: w.wall, State: w.m.Copy(), Health: w.health, Tokens: w.tokens, Formed: w.formed}
+	in.Avoid, in.Held = w.sight.Look(in.State, w.clock)
+	return in
 }
 
 func (w *world) apply(c fsm.Command) fsm.Result {
@@ -96,6 +101,12 @@ func parseGroup(line string) (spec.Group, error) {
 			g.Name = f
 		case key == "prefer":
 			g.Prefer = strings.Split(val, ",")
+		case key == "retry_after":
+			d, err := time.ParseDuration(val)
+			if err != nil {
+				return g, err
+			}
+			g.RetryAfter = d
 		case key == "failback" && val == "on":
 			g.Failback.On = true
 		case key == "failback" && val != "off":
@@ -174,6 +185,22 @@ func (w *world) run(lines []string) string {
 	case "unreachable":
 		in := w.inputs()
 		fmt.Fprintf(&out, "%q\n", Unreachable(in, in.State.Groups[args[0]]))
+	case "later":
+		d, err := time.ParseDuration(args[0])
+		if err != nil {
+			return err.Error() + "\n"
+		}
+		w.clock = w.clock.Add(d)
+	case "new-leader":
+		w.sight = Sight{}
+	case "clear":
+		c := &fsm.Clear{}
+		for i, to := range []*string{&c.Group, &c.Node} {
+			if i < len(args) {
+				*to = args[i]
+			}
+		}
+		verdict(w.apply(fsm.Command{At: w.wall, Clear: c}))
 	case "formed":
 		w.formed = args[0] == "on"
 	case "token":
@@ -191,9 +218,13 @@ func (w *world) run(lines []string) string {
 	case "off":
 		verdict(w.apply(fsm.Command{At: w.wall, PowerOff: &fsm.PowerOff{Node: parseClaim("", args[0]).Node, By: "an operator"}}))
 	case "failed":
-		verdict(w.apply(fsm.Command{At: w.wall, Released: &fsm.Released{
-			Claims: []id.Claim{parseClaim(args[0], args[1])}, Failed: strings.Join(args[2:], " "),
-		}}))
+		c := parseClaim(args[0], args[1])
+		why := strings.Join(args[2:], " ")
+		ran, err := time.ParseDuration(args[2]) // how long it had run, if that is said
+		if err == nil {
+			why = strings.Join(args[3:], " ")
+		}
+		verdict(w.apply(fsm.Command{At: w.wall, Failed: &fsm.Failed{Group: c.Group, Node: c.Node, Epoch: c.Epoch, Why: why, Ran: ran}}))
 	case "move":
 		c := parseClaim(args[0], args[1])
 		verdict(w.apply(fsm.Command{At: w.wall, Takeover: &fsm.Takeover{
@@ -321,7 +352,9 @@ func showState(s *fsm.State) string {
 			b.WriteByte(')')
 		}
 		for _, n := range slices.Sorted(maps.Keys(g.Failed)) {
-			fmt.Fprintf(&b, " failed=(%s: %s)", n, g.Failed[n])
+			if f := g.Failed[n]; f.Count > 0 {
+				fmt.Fprintf(&b, " failed=(%s %d: %s)", n, f.Count, f.Why)
+			}
 		}
 		b.WriteByte('\n')
 	}

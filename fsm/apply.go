@@ -80,6 +80,10 @@ func (s *State) carryOut(c Command) Result {
 		return s.setDisk(c.SetDisk, c.At)
 	case c.PowerOff != nil:
 		return s.powerOff(c.PowerOff, c.At)
+	case c.Failed != nil:
+		return s.failed(c.Failed, c.At)
+	case c.Clear != nil:
+		return s.clear(c.Clear, c.At)
 	case c.Report != nil:
 		s.report(c.Report.Events)
 	}
@@ -222,7 +226,6 @@ func (s *State) assign(a Assign, cause string, at time.Time) string {
 	g.advance(s.Voters, a.Released)
 	g.Owner, g.OwnerHost, g.OwnerBound = a.To, n.HostID, n.Bound
 	g.Cause, g.Since, g.Pinned = cause, at, a.Pin
-	delete(g.Failed, a.To.Name)
 	text := fmt.Sprintf("%s assigned to %s", a.Group, a.To.Name)
 	if !from.Zero() && from.Name != a.To.Name {
 		text = fmt.Sprintf("%s: %s -> %s", a.Group, from.Name, a.To.Name)
@@ -273,11 +276,7 @@ func (s *State) released(c *Released, at time.Time) Result {
 		if !g.Owner.Zero() && !g.OwnerReleased && slices.Contains(c.Claims, g.ownerClaim().Claim) {
 			g.OwnerReleased, g.Started, touched = true, false, true
 			if c.Failed != "" {
-				if g.Failed == nil {
-					g.Failed = map[string]string{}
-				}
-				g.Failed[g.Owner.Name] = c.Failed
-				s.event(Event{Time: at, Node: g.Owner.Name, Group: name, Epoch: g.Epoch, Kind: "failed", Text: fmt.Sprintf("%s failed on %s: %s", name, g.Owner.Name, c.Failed)})
+				s.count(g, Failed{Node: g.Owner, Epoch: g.Epoch, Why: c.Failed}, at)
 			}
 		}
 		if touched {
@@ -365,14 +364,16 @@ func (s *State) setGroups(c *SetGroups, at time.Time) Result {
 			if keep {
 				g.Owner, g.OwnerHost, g.OwnerBound = owner, host, bound
 			}
-			g.Spec, g.Cause, g.Since, g.Failed = w, "changed", at, nil
+			g.Spec, g.Cause, g.Since = w, "changed", at
+			g.forgive("")
 			s.event(Event{Time: at, Group: name, Epoch: g.Epoch, Kind: "changed", Text: name + " changed"})
 		default:
 			if reflect.DeepEqual(g.Spec, w) {
-				clear(g.Failed)
+				g.forgive("")
 				continue
 			}
-			g.Spec, g.Failed = w, nil
+			g.Spec = w
+			g.forgive("")
 		}
 		s.Revision, g.Revision = revision, revision
 		for _, wait := range inherited[name] {

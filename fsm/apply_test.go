@@ -34,6 +34,11 @@ func every() map[string]struct {
 		"holding again":   {nil, fsm.Command{Holding: &fsm.Holding{Group: "web", Node: a1, Epoch: 1, Started: true, Events: []fsm.Event{ev}}}},
 		"released":        {nil, released(claim("web", a1, 1))},
 		"failed":          {nil, fsm.Command{Released: &fsm.Released{Claims: []id.Claim{claim("web", a1, 1)}, Failed: "apache2 does not start"}}},
+		"failure":         {nil, failed("web", a1, 1, "apache2 does not start", 0)},
+		"failure, late":   {[]fsm.Command{assign("web", 2, b1)}, failed("web", a1, 1, "apache2 does not start", 0)},
+		"clear":           {[]fsm.Command{failed("web", a1, 1, "no", 0)}, fsm.Command{Clear: &fsm.Clear{Group: "web", Node: "a"}}},
+		"clear all":       {[]fsm.Command{failed("web", a1, 1, "no", 0)}, fsm.Command{Clear: &fsm.Clear{}}},
+		"groups, retry":   {nil, groups(spec.Group{Name: "web", RetryAfter: time.Minute, Resources: []spec.Resource{{Type: "exec", Name: "x", Restarts: 3, Within: time.Minute}}})},
 		"groups":          {nil, groups(ips("web", "10.0.0.100/24", "10.0.0.101/24"), ips("new", "10.0.0.102"))},
 		"groups, prefer":  {nil, groups(spec.Group{Name: "web", Prefer: []string{"b"}, Resources: ips("", "10.0.0.100/24").Resources})},
 		"standby":         {nil, fsm.Command{Standby: &fsm.Standby{Node: "a", On: true}}},
@@ -117,6 +122,8 @@ func TestRejectedChangesNothing(t *testing.T) {
 		"standby of a witness":           {fsm.Command{Standby: &fsm.Standby{Node: "w", On: true}}, "witness"},
 		"standby of a stranger":          {fsm.Command{Standby: &fsm.Standby{Node: "x", On: true}}, "not a member"},
 		"pin no group":                   {fsm.Command{Pin: &fsm.Pin{Group: "x", On: true}}, "does not exist"},
+		"clear no group":                 {fsm.Command{Clear: &fsm.Clear{Group: "x"}}, "does not exist"},
+		"clear a stranger":               {fsm.Command{Clear: &fsm.Clear{Node: "x"}}, "not a member"},
 		"stop an older one":              {fsm.Command{Stopping: &fsm.Stopping{Node: ref("a", 0)}}, "not a registration"},
 		"leave while it votes":           {fsm.Command{Leave: &fsm.Leave{Node: "w", Done: true}}, "lease voter"},
 		"voters: not the next version":   {fsm.Command{SetVoters: &fsm.SetVoters{Version: 3, Names: []string{"a", "b"}}}, "version 1"},
@@ -291,19 +298,6 @@ func TestHoldingAfterReleaseIsRefused(t *testing.T) {
 	r.must(released(claim("web", ref("a", 1), 1)))
 	if res := r.propose(holding("web", ref("a", 1), 1)); res.Rejected == "" || r.group("web").Started {
 		t.Error("a late report says that a group runs which was let go of")
-	}
-}
-
-func TestFailedIsForgivenByAnotherAttempt(t *testing.T) {
-	r := running(t)
-	r.must(fsm.Command{Released: &fsm.Released{Claims: []id.Claim{claim("web", ref("a", 1), 1)}, Failed: "no"}})
-	if got := r.group("web").Failed; !cmp.Equal(got, map[string]string{"a": "no"}) {
-		t.Fatal(got)
-	}
-	r.must(assign("web", 2, ref("a", 1)))
-	r.wantOwner("web", ref("a", 1), 2)
-	if got := r.group("web").Failed; len(got) != 0 {
-		t.Error(got)
 	}
 }
 

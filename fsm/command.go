@@ -45,6 +45,8 @@ type Command struct {
 	SetDisk     *SetDisk     `json:"set_disk,omitempty"`
 	Report      *Report      `json:"report,omitempty"`
 	PowerOff    *PowerOff    `json:"power_off,omitempty"`
+	Failed      *Failed      `json:"failed,omitempty"`
+	Clear       *Clear       `json:"clear,omitempty"`
 }
 
 // Found creates the cluster; the first entry of its log.
@@ -101,10 +103,28 @@ type Holding struct {
 }
 
 // Released says that the claims' holders let go; Failed, if not empty, is why
-// the holder of record gave the group up and will not run it again by itself.
+// the holder of record gave the group up. Only the first logs have it: see [Failed].
 type Released struct {
 	Claims []id.Claim `json:"claims"`
 	Failed string     `json:"failed"`
+}
+
+// Failed says that Node could not run Group at Epoch and let it go.
+type Failed struct {
+	Group string     `json:"group"`
+	Node  id.NodeRef `json:"node"`
+	Epoch id.Epoch   `json:"epoch"`
+	Why   string     `json:"why"`
+	// Ran is for how long all of it had run there before, by the node's own clock. A
+	// failure after spec.MaxRetry is a first one again.
+	Ran time.Duration `json:"ran"`
+}
+
+// Clear forgets failures: those of Group (or, if "", of every group) on Node (or, if
+// "", on every node).
+type Clear struct {
+	Group string `json:"group"`
+	Node  string `json:"node"`
 }
 
 // SetGroups makes Groups the whole wanted set.

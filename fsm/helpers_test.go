@@ -1,6 +1,7 @@
 package fsm_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"testing"
 	"time"
@@ -85,6 +86,14 @@ func ips(name string, addrs ...string) spec.Group {
 	return g
 }
 
+func replaceOnce(t *testing.T, b []byte, old, now string) []byte {
+	t.Helper()
+	if n := bytes.Count(b, []byte(old)); n != 1 {
+		t.Fatalf("%q is there %d times", old, n)
+	}
+	return bytes.Replace(b, []byte(old), []byte(now), 1)
+}
+
 // The commands of the stories below, in short.
 
 func found() fsm.Command {
@@ -117,6 +126,10 @@ func groups(g ...spec.Group) fsm.Command { return fsm.Command{SetGroups: &fsm.Se
 
 func released(claims ...id.Claim) fsm.Command {
 	return fsm.Command{Released: &fsm.Released{Claims: claims}}
+}
+
+func failed(group string, node id.NodeRef, epoch id.Epoch, why string, ran time.Duration) fsm.Command {
+	return fsm.Command{Failed: &fsm.Failed{Group: group, Node: node, Epoch: epoch, Why: why, Ran: ran}}
 }
 
 func holding(group string, node id.NodeRef, epoch id.Epoch) fsm.Command {

@@ -9,6 +9,8 @@
 package fsm
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -139,11 +141,46 @@ type Group struct {
 	// these (R3).
 	Voters VoterList `json:"voters"`
 
-	Cause   string            `json:"cause"`   // why Owner owns it
-	Since   time.Time         `json:"since"`   // when that was decided, proposer's wall clock
-	Started bool              `json:"started"` // the owner reported that it runs everything
-	Pinned  bool              `json:"pinned"`  // by `move`; failback suspended
-	Failed  map[string]string `json:"failed"`  // node -> why it could not run the group
+	Cause   string    `json:"cause"`   // why Owner owns it
+	Since   time.Time `json:"since"`   // when that was decided, proposer's wall clock
+	Started bool      `json:"started"` // the owner reported that it runs everything
+	Pinned  bool      `json:"pinned"`  // by `move`; failback suspended
+	// Failed: node -> how it could not run the group. An entry with Count 0 was
+	// cleared.
+	Failed map[string]Failure `json:"failed"`
+}
+
+// Failure is what became of a group's newest failure on one node. For how long the
+// node is avoided for it, a leader measures by its own clock (package failover).
+type Failure struct {
+	// Count of failures in a row. 0 = none that counts: it was cleared.
+	Count int `json:"count"`
+	// Epoch of the newest. An older one that is told late counts no more.
+	Epoch id.Epoch `json:"epoch"`
+	Why   string   `json:"why"`
+}
+
+// UnmarshalJSON also takes what the first snapshots hold: the reason alone.
+func (f *Failure) UnmarshalJSON(b []byte) error {
+	if b[0] == '"' {
+		*f = Failure{Count: 1}
+		return json.Unmarshal(b, &f.Why)
+	}
+	type plain Failure
+	dec := json.NewDecoder(bytes.NewReader(b))
+	dec.DisallowUnknownFields()
+	return dec.Decode((*plain)(f))
+}
+
+// FailedOn lists the nodes on which the group failed and nobody cleared it, sorted.
+func (g *Group) FailedOn() []string {
+	return slices.Sorted(maps.Keys(filter(g.Failed, func(f Failure) bool { return f.Count > 0 })))
+}
+
+// GaveUp reports that the owner of record could not run the group and let it go.
+func (g *Group) GaveUp() bool {
+	f := g.Failed[g.Owner.Name]
+	return g.OwnerReleased && f.Count > 0 && f.Epoch == g.Epoch
 }
 
 // ownerClaim is what the owner of record may still be using.

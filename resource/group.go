@@ -45,6 +45,9 @@ type Operation struct {
 // goroutine, one after the other; Status by anybody.
 type Group struct {
 	s *Services
+	// Restarted is told of each restart by Watch: what failed, why, and how often
+	// that was within its span. nil = nobody wants to know. Set it before Watch.
+	Restarted func(r spec.Resource, times int, why error)
 
 	mu     sync.Mutex
 	status []Status

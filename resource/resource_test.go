@@ -522,3 +522,30 @@ func TestAddresses(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Restarts count within any span of Within: what is older is forgiven.
+func TestBudget(t *testing.T) {
+	r := spec.Resource{Restarts: 3, Within: 10 * time.Minute}
+	at := func(m int) time.Time { return time.Unix(0, 0).Add(time.Duration(m) * time.Minute) }
+	var b budget
+	for _, c := range []struct {
+		minute int
+		want   bool
+	}{{0, true}, {4, true}, {9, true}, {9, false}, {10, true}, {13, false}, {14, true}, {18, false}, {60, true}} {
+		if got := b.spend(r, at(c.minute)); got != c.want {
+			t.Errorf("minute %d: %v", c.minute, got)
+		}
+	}
+	if (&budget{}).spend(spec.Resource{}, at(0)) {
+		t.Error("none at all is one too many")
+	}
+	var d budget
+	for _, c := range []struct {
+		minute int
+		want   bool
+	}{{0, true}, {9, false}, {10, true}} {
+		if got := d.spend(spec.Resource{Restarts: 1}, at(c.minute)); got != c.want {
+			t.Errorf("default, minute %d: %v", c.minute, got)
+		}
+	}
+}

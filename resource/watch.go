@@ -1,18 +1,22 @@
 package resource
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
+
+	"hanode/internal/spec"
 )
 
 // Watch monitors what runs, each resource beside the others, until ctx ends (nil)
 // or one failed more often than it may be restarted (the error). A restart starts
 // the failed one and all after it anew.
 func (g *Group) Watch(ctx context.Context) error {
-	restarts := make([]int, len(g.res))
+	restarts := make([]budget, len(g.res))
 	for {
 		i, err := g.await(ctx, restarts)
 		if err == nil || ctx.Err() != nil {
@@ -20,8 +24,11 @@ func (g *Group) Watch(ctx context.Context) error {
 		}
 		r := g.res[i]
 		g.set(i, Failed, err)
-		if restarts[i]++; restarts[i] > r.Restarts || MeaningOf(err) != Again {
+		if MeaningOf(err) != Again || !restarts[i].spend(r, time.Now()) {
 			return fmt.Errorf("%s %q failed: %w", r.Type, r.Name, err)
+		}
+		if g.Restarted != nil {
+			g.Restarted(r, len(restarts[i].spent), err)
 		}
 		if err := g.restart(ctx, i); err != nil {
 			return err
@@ -29,9 +36,24 @@ func (g *Group) Watch(ctx context.Context) error {
 	}
 }
 
+// budget counts the failures of a resource that were answered by a restart here.
+type budget struct{ spent []time.Time }
+
+// spend notes a failure at now; false = it is one more than may be within any span of
+// r.Within.
+func (b *budget) spend(r spec.Resource, now time.Time) bool {
+	within := cmp.Or(r.Within, spec.DefaultWithin)
+	b.spent = slices.DeleteFunc(b.spent, func(t time.Time) bool { return now.Sub(t) >= within })
+	if len(b.spent) >= r.Restarts {
+		return false
+	}
+	b.spent = append(b.spent, now)
+	return true
+}
+
 // await runs the monitors until one says that its resource failed, and returns the
 // first of those in order. When it returns none runs any more.
-func (g *Group) await(ctx context.Context, restarts []int) (int, error) {
+func (g *Group) await(ctx context.Context, restarts []budget) (int, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	failed := make([]error, len(g.res))
@@ -56,7 +78,7 @@ func (g *Group) await(ctx context.Context, restarts []int) (int, error) {
 // something changed, until it failed or ctx ends (nil). What its own supervisor
 // restarts is left alone; if the resource may be restarted at all, that counts as
 // one of the times.
-func (g *Group) monitor(ctx context.Context, i int, restarts *int) error {
+func (g *Group) monitor(ctx context.Context, i int, restarts *budget) error {
 	r := g.res[i]
 	d, err := g.s.drivers.of(r)
 	if err != nil {
@@ -101,7 +123,7 @@ func (g *Group) monitor(ctx context.Context, i int, restarts *int) error {
 		case errors.Is(err, ErrRecovering):
 			g.set(i, Starting, err)
 			if !recovering && r.Restarts > 0 {
-				if *restarts++; *restarts > r.Restarts {
+				if !restarts.spend(r, time.Now()) {
 					return err
 				}
 			}

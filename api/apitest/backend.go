@@ -3,6 +3,7 @@ package apitest
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -126,6 +127,9 @@ func (c *Cluster) groupStatus(g *group) api.GroupStatus {
 	state := new(api.GroupRunning)
 	if g.owner == "" {
 		state = new(api.GroupStopped)
+		if len(g.failed) > 0 {
+			state = new(api.GroupFailed)
+		}
 	}
 	if n := c.node(g.owner); n != nil && !n.alive {
 		state = nil // nobody can say
@@ -135,6 +139,9 @@ func (c *Cluster) groupStatus(g *group) api.GroupStatus {
 	}
 	gs := api.GroupStatus{
 		Name: g.Name, Owner: api.Known(g.owner), Epoch: g.epoch, State: state, Since: new(g.since),
+	}
+	for _, n := range slices.Sorted(maps.Keys(g.failed)) {
+		gs.Failures = append(gs.Failures, api.GroupFailure{Node: n, Count: 1, Text: g.failed[n], RetryMS: 600_000})
 	}
 	for _, r := range g.Resources {
 		gs.Resources = append(gs.Resources, api.ResourceStatus{Type: r.Type, Name: r.Name, State: state})

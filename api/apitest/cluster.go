@@ -47,6 +47,7 @@ type group struct {
 	epoch  uint64
 	pinned bool
 	since  time.Time
+	failed map[string]string // node -> why; it is not tried there
 }
 
 // New returns a cluster of nodes that are all alive and all voters. now stamps
@@ -81,6 +82,22 @@ func (c *Cluster) Kill(name string) {
 	n.alive = false
 	c.note(name, "", 0, "dead", "", name+" has not been heard for deadtime", 0)
 	c.settle("failover", name+" died")
+}
+
+// Fail makes a group fail on its owner; it goes elsewhere, or nowhere.
+func (c *Cluster) Fail(name, why string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	g := c.group(name)
+	if g == nil || g.owner == "" {
+		return
+	}
+	if g.failed == nil {
+		g.failed = map[string]string{}
+	}
+	g.failed[g.owner] = why
+	c.note(g.owner, name, g.epoch, "failed", "", name+" failed on "+g.owner+": "+why, 0)
+	c.settle("failure", why)
 }
 
 // Revive starts a dead node again; groups that prefer it come back.
@@ -188,7 +205,7 @@ func (n *node) unfit() string {
 func (c *Cluster) rank(g *group, not string) []string {
 	var fit []string
 	for _, n := range c.nodes {
-		if n.unfit() == "" && n.Name != not {
+		if _, failed := g.failed[n.Name]; n.unfit() == "" && n.Name != not && !failed {
 			fit = append(fit, n.Name)
 		}
 	}
@@ -223,7 +240,7 @@ func (c *Cluster) settle(kind, cause string) []api.MoveResult {
 			best = r[0]
 		}
 		own := c.node(g.owner)
-		stay := own != nil && own.unfit() == ""
+		stay := own != nil && own.unfit() == "" && g.failed[g.owner] == ""
 		switch {
 		case best == g.owner || g.blocked(own):
 		case stay && (g.pinned || !g.Failback.On || c.place(g, best) >= c.place(g, g.owner)):

@@ -3,6 +3,8 @@ package apitest
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"hanode/api"
@@ -77,6 +79,32 @@ func (a *agent) Maintenance(_ context.Context, on bool) error {
 	a.note("", "", 0, "maintenance", "", fmt.Sprintf("maintenance: %v", on), 0)
 	a.settle("failover", "maintenance is over")
 	return nil
+}
+
+func (a *agent) Clear(_ context.Context, req api.ClearRequest) (*api.ClearResult, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err := a.noQuorum(); err != nil {
+		return nil, err
+	}
+	if req.Group != "" && a.group(req.Group) == nil {
+		return nil, a.noGroup(req.Group)
+	}
+	if req.Node != "" && a.node(req.Node) == nil {
+		return nil, a.noNode(req.Node)
+	}
+	res := &api.ClearResult{}
+	for _, g := range a.groups {
+		for _, n := range slices.Sorted(maps.Keys(g.failed)) {
+			if (req.Group == "" || req.Group == g.Name) && (req.Node == "" || req.Node == n) {
+				delete(g.failed, n)
+				res.Cleared = append(res.Cleared, api.Cleared{Group: g.Name, Node: n})
+				a.note(n, g.Name, g.epoch, "cleared", "", g.Name+" may be tried on "+n+" again", 0)
+			}
+		}
+	}
+	a.settle("failure", "cleared")
+	return res, nil
 }
 
 func (a *agent) ConfirmOff(_ context.Context, req api.ConfirmOffRequest) (*api.ConfirmOffResult, error) {

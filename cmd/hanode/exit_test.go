@@ -280,3 +280,31 @@ func TestConfirmOff(t *testing.T) {
 	}
 	blocked(false)
 }
+
+// A failure is shown with what clears it, and is forgotten when that is done.
+func TestClear(t *testing.T) {
+	h := newHost(t)
+	h.must("apply", h.write("web.hcl", webFile))
+	if got := h.must("clear"); got != "no failures are remembered\n" {
+		t.Errorf("nothing failed: %q", got)
+	}
+	h.model.Fail("web", "apache: exit status 1")
+	for _, args := range [][]string{{"clear", "nope"}, {"clear", "web", "nope"}} {
+		if code, _, errs := h.run(args...); code != api.ExitFailed || !strings.Contains(errs, "nope") {
+			t.Errorf("%v: exit %d, %q", args, code, errs)
+		}
+	}
+	if code, _, _ := h.run("clear", "web", "primary", "more"); code != api.ExitUsage {
+		t.Errorf("three arguments: exit %d", code)
+	}
+	if got := h.must("clear", "web", "secondary"); got != "no failures are remembered\n" {
+		t.Errorf("another node: %q", got)
+	}
+	if out := h.must("status", "--json"); !strings.Contains(out, `"text": "apache: exit status 1"`) {
+		t.Errorf("status: %s", out)
+	}
+	if got := h.must("clear", "web", "primary"); got != "web may be tried on primary again\n" {
+		t.Errorf("got %q", got)
+	}
+	checkJSON(t, "clear", h.must("clear", "--json"))
+}

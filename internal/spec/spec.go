@@ -4,6 +4,7 @@
 package spec
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -107,6 +108,28 @@ type Group struct {
 	Failback  Failback   `json:"failback"`
 	Exclusive bool       `json:"exclusive"` // never starts on an expired lease alone (design R4)
 	Resources []Resource `json:"resources"`
+	// RetryAfter is for how long a node that could not run the group is not given it.
+	// It doubles with each failure there, up to MaxRetry. 0 = DefaultRetry.
+	RetryAfter time.Duration `json:"retry_after,omitempty"`
+}
+
+const (
+	DefaultRetry  = 10 * time.Minute
+	MaxRetry      = 2 * time.Hour
+	DefaultWithin = 10 * time.Minute
+)
+
+// Avoid is for how long a node is not given the group after it failed there
+// failures times in a row.
+func (g Group) Avoid(failures int) time.Duration {
+	if failures <= 0 {
+		return 0
+	}
+	d := cmp.Or(g.RetryAfter, DefaultRetry)
+	for ; failures > 1 && d < MaxRetry; failures-- {
+		d *= 2
+	}
+	return min(d, MaxRetry)
 }
 
 // IsExclusive reports whether two hosts must never run the group at once (design
@@ -149,9 +172,10 @@ type Resource struct {
 	StartTimeout   time.Duration `json:"start_timeout,omitempty"`
 	StopTimeout    time.Duration `json:"stop_timeout,omitempty"`
 	MonitorTimeout time.Duration `json:"monitor_timeout,omitempty"`
-	// Restarts is how often a failed resource is started again here before the
-	// group moves.
-	Restarts int `json:"restarts,omitempty"`
+	// Restarts is how often a failed resource is started again here, within any span
+	// of Within, before the group moves. Within 0 = DefaultWithin.
+	Restarts int           `json:"restarts,omitempty"`
+	Within   time.Duration `json:"within,omitempty"`
 }
 
 // Address is the address of an ip resource without its prefix length: what must

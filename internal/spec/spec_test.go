@@ -94,3 +94,27 @@ func TestAddress(t *testing.T) {
 		}
 	}
 }
+
+// TestAvoid: doubled with each failure, up to the most.
+func TestAvoid(t *testing.T) {
+	for _, c := range []struct {
+		retry time.Duration
+		n     int
+		want  time.Duration
+	}{
+		{0, 0, 0},
+		{0, 1, 10 * time.Minute},
+		{0, 2, 20 * time.Minute},
+		{0, 4, 80 * time.Minute},
+		{0, 5, 2 * time.Hour},
+		{0, 1 << 40, 2 * time.Hour},
+		{time.Second, 3, 4 * time.Second},
+		{time.Second, 13, 4096 * time.Second},
+		{time.Second, 14, 2 * time.Hour},
+		{2 * time.Hour, 1, 2 * time.Hour},
+	} {
+		if got := (Group{RetryAfter: c.retry}).Avoid(c.n); got != c.want {
+			t.Errorf("%v after %d: %v, want %v", c.retry, c.n, got, c.want)
+		}
+	}
+}
