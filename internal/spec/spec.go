@@ -113,10 +113,11 @@ type Group struct {
 	RetryAfter time.Duration `json:"retry_after,omitempty"`
 }
 
+// What a group and a resource mean where they are silent.
 const (
-	DefaultRetry  = 10 * time.Minute
-	MaxRetry      = 2 * time.Hour
-	DefaultWithin = 10 * time.Minute
+	DefaultRetry  = 10 * time.Minute // of RetryAfter
+	MaxRetry      = 2 * time.Hour    // the longest that a node is avoided for one failure
+	DefaultWithin = 10 * time.Minute // of Within
 )
 
 // Avoid is for how long a node is not given the group after it failed there

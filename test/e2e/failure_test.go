@@ -34,7 +34,7 @@ start)
 	sleep 1000 </dev/null >/dev/null 2>&1 &
 	echo $! >$pid.new && mv $pid.new $pid ;;
 stop) [ -e $pid ] && kill $(cat $pid) && rm $pid; exit 0 ;;
-monitor) [ -e $pid ] && kill -0 $(cat $pid) && exit 0; exit 1 ;;
+monitor) [ -e $pid ] && grep -q "^State:.[^Z]" /proc/$(cat $pid)/status && exit 0; exit 7 ;;
 esac
 `
 	if err := os.WriteFile(d.script, []byte(src), 0o700); err != nil {
@@ -71,7 +71,8 @@ func (d *daemon) pid(node string) int {
 
 func (d *daemon) runs(node string) bool {
 	pid := d.pid(node)
-	return pid > 0 && syscall.Kill(pid, 0) == nil
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	return pid > 0 && err == nil && !strings.Contains(string(b), "State:\tZ")
 }
 
 // await waits until the daemon runs on node, as another process than not.
