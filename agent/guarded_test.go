@@ -12,14 +12,14 @@ import (
 	"hanode/vip"
 )
 
-// R10: with no voter left the owner is muted and keeps what it runs. Its address goes
+// R10: with no voter left the owner is muted and keeps what it runs, up to initdead. Its address goes
 // by its lifetime, and comes back; nobody takes that for a failure.
 func TestMutedOwnerGetsItsAddressBack(t *testing.T) {
 	story(t, func(t *testing.T, l *lab) {
 		epoch := l.epoch("web")
 		l.hosts["secondary"].kill()
 		l.hosts["arbiter"].kill()
-		time.Sleep(10 * time.Second)
+		time.Sleep(l.tm.Initdead - time.Second)
 		h := l.hosts["primary"]
 		if h.kernel.Has(l.vips[0]) {
 			t.Error("a muted owner's address outlived its lifetime; this test would see nothing")
@@ -104,6 +104,23 @@ func TestMutedOwnerLetsGoWhileOthersServe(t *testing.T) {
 		if err := l.on("arbiter").Maintenance(t.Context(), false); err != nil {
 			t.Fatal(err)
 		}
+		l.well(10 * time.Second)
+	})
+}
+
+// An owner that is cut off does not know what the others do, so it stops what it runs
+// after initdead; it gets its group back, or does not, when it is heard again.
+func TestMutedOwnerStopsWithinABound(t *testing.T) {
+	story(t, func(t *testing.T, l *lab) {
+		l.hosts["secondary"].kill()
+		l.hosts["arbiter"].kill()
+		time.Sleep(l.tm.Initdead + 2*l.tm.Deadtime)
+		if l.on("primary").groups.get("web").here() {
+			t.Error("it still runs")
+		}
+		l.hosts["arbiter"].start()
+		l.hosts["secondary"].start()
+		l.until("started again", 20*time.Second, l.held("primary"))
 		l.well(10 * time.Second)
 	})
 }

@@ -57,7 +57,7 @@ func (w *worker) look() failover.Step {
 	w.mu.Lock()
 	rec, running := w.rec, w.running
 	w.mu.Unlock()
-	l := failover.Local{Running: running, Deadtime: a.timing().Deadtime, Drain: a.drain.Load()}
+	l := failover.Local{Running: running, Deadtime: a.timing().Deadtime, Initdead: a.timing().Initdead, Drain: a.drain.Load()}
 	a.hold.Lock()
 	if h := a.hold.holder; h != nil {
 		l.Self = h.Ref()

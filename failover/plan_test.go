@@ -276,7 +276,7 @@ func orphans(t *rapid.T, in Inputs) {
 // TestWanted is every row of the decision.
 func TestWanted(t *testing.T) {
 	self, other := id.NodeRef{Name: "a", Inc: 3}, id.NodeRef{Name: "b", Inc: 1}
-	const dead = time.Second
+	const dead, initdead = time.Second, 10 * time.Second
 	mine := fsm.Record{Group: "web", Epoch: 7, Owner: self}
 	for _, c := range []struct {
 		name string
@@ -300,14 +300,15 @@ func TestWanted(t *testing.T) {
 		{"R10: muted", Local{Running: 7, Muted: true, Unleased: dead / 2, Elsewhere: true}, mine, Leave},
 		{"R10: muted for just deadtime", Local{Running: 7, Muted: true, Unleased: dead, Elsewhere: true}, mine, Leave},
 		{"R10: muted beyond deadtime, others are served", Local{Running: 7, Muted: true, Unleased: dead + 1, Elsewhere: true}, mine, Stop},
-		{"R10: muted beyond deadtime, nobody is served", Local{Running: 7, Muted: true, Unleased: time.Hour}, mine, Leave},
+		{"R10: muted beyond deadtime, nobody is served", Local{Running: 7, Muted: true, Unleased: initdead}, mine, Leave},
+		{"R10: muted beyond initdead, whoever is served", Local{Running: 7, Muted: true, Unleased: initdead + 1}, mine, Stop},
 		{"R10: muted, the lease is back", Local{Running: 7, May: true, Unleased: 0}, mine, Run},
 		{"drain", Local{Running: 7, May: true, Drain: true}, mine, Stop},
 		{"drain, muted", Local{Running: 7, Muted: true, Drain: true}, mine, Stop},
 		{"drain, nothing runs", Local{May: true, Drain: true}, mine, Leave},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			c.l.Self, c.l.Deadtime = self, dead
+			c.l.Self, c.l.Deadtime, c.l.Initdead = self, dead, initdead
 			if got := Wanted(c.l, c.rec); got != c.want {
 				t.Errorf("got %d, want %d", got, c.want)
 			}
@@ -322,7 +323,7 @@ func TestWantedNeverRunsWithoutRight(t *testing.T) {
 			return id.NodeRef{Name: rapid.SampledFrom([]string{"a", "b"}).Draw(t, "name"), Inc: rapid.Uint64Range(1, 2).Draw(t, "inc")}
 		})
 		l := Local{
-			Self: ref.Draw(t, "self"), Running: id.Epoch(rapid.IntRange(0, 2).Draw(t, "running")), Deadtime: time.Second,
+			Self: ref.Draw(t, "self"), Running: id.Epoch(rapid.IntRange(0, 2).Draw(t, "running")), Deadtime: time.Second, Initdead: 2 * time.Second,
 			May: rapid.Bool().Draw(t, "may"), Muted: rapid.Bool().Draw(t, "muted"), Elsewhere: rapid.Bool().Draw(t, "elsewhere"),
 			Unleased: time.Duration(rapid.IntRange(0, 3).Draw(t, "unleased")) * time.Second, Drain: rapid.Bool().Draw(t, "drain"),
 		}

@@ -25,8 +25,8 @@ type Local struct {
 	// May: the lease's holder says that the group may be held now. Muted: it says
 	// no only because no lease runs.
 	May, Muted bool
-	// Unleased is for how long there has been no lease; Deadtime the cluster's.
-	Unleased, Deadtime time.Duration
+	// Unleased is for how long there has been no lease; the others are the cluster's.
+	Unleased, Deadtime, Initdead time.Duration
 	// Elsewhere: a majority of voters has acked beats for deadtime, as far as this node
 	// can hear, so a lease was to be had by others all that time.
 	Elsewhere bool
@@ -36,6 +36,8 @@ type Local struct {
 // Wanted says what this node should do about the group of rec. R10 is here: a
 // lease that ran out mutes the host (the guard did that already) and does not
 // stop services, until it has been gone for deadtime while others could have one.
+// Whether they could, a node that is cut off cannot tell: after initdead, in which a
+// cluster whose voters all restarted is whole again, it no longer matters.
 func Wanted(l Local, rec fsm.Record) Step {
 	mine := rec.Owner == l.Self && !rec.Deleted
 	running := l.Running != 0
@@ -50,7 +52,7 @@ func Wanted(l Local, rec fsm.Record) Step {
 		return Leave
 	case l.May:
 		return Run
-	case running && l.Muted && l.Elsewhere && l.Unleased > l.Deadtime:
+	case running && l.Muted && (l.Elsewhere && l.Unleased > l.Deadtime || l.Unleased > l.Initdead):
 		return Stop
 	case running && l.Muted:
 		return Leave // muted: the guard is closed, services go on

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"hanode/internal/netlab"
 	"hanode/test/livelab"
 )
 
@@ -88,6 +89,16 @@ func (d *daemon) await(node string, not int) int {
 	}
 }
 
+// neverStops makes the daemon's stop useless: it ignores SIGTERM and never ends.
+func (d *daemon) neverStops() {
+	d.x.t.Helper()
+	b, err := os.ReadFile(d.script)
+	d.x.do(err)
+	src := strings.Replace(string(b), "stop) ", "stop) trap '' TERM; sleep 1000; sleep 1000 ;;\nignored) ", 1)
+	d.x.do(os.WriteFile(d.script+".new", []byte(src), 0o700))
+	d.x.do(os.Rename(d.script+".new", d.script))
+}
+
 // A service that dies is started again here as often as it may be, then it moves;
 // where it failed it is not tried again until somebody repaired it.
 func TestServiceThatKeepsDying(t *testing.T) {
@@ -143,4 +154,141 @@ func TestServiceThatKeepsDying(t *testing.T) {
 	x.hanode("primary", 0, "clear", "web", "secondary")
 	d.await("secondary", 0)
 	x.holds("secondary")
+}
+
+// The owner of an exclusive group lost its power: it may still write, as far as
+// anybody can tell, so the group waits for the word of an operator.
+func TestConfirmOffStartsAnExclusiveGroup(t *testing.T) {
+	d := newDaemon(t)
+	x := form(t, livelab.Options{Groups: d.group("exclusive = true", "")})
+	d.x = x
+	x.holds("primary")
+	d.await("primary", 0)
+	x.do(x.Get("primary").PowerCut())
+	x.says("secondary", "blocked", 0)
+	x.says("arbiter", "`hanode confirm-off primary`", 0)
+	time.Sleep(time.Second) // four deadtimes
+	if d.runs("secondary") {
+		t.Fatal("it was started elsewhere on an expired lease alone")
+	}
+	_, errs := x.hanode("arbiter", 1, "confirm-off", "secondary", "--confirm", "secondary is off")
+	if !strings.Contains(errs, "not off") {
+		t.Errorf("a node that is heard: %s", errs)
+	}
+	_, errs = x.hanode("arbiter", 1, "confirm-off", "primary")
+	if !strings.Contains(errs, `--confirm "primary is off"`) {
+		t.Errorf("without its sentence: %s", errs)
+	}
+	x.hanode("arbiter", 0, "confirm-off", "primary", "--confirm", "primary is off")
+	x.holds("secondary")
+	d.await("secondary", 0)
+	x.says("secondary", "running", 0)
+
+	x.do(x.Get("primary").PowerOn())
+	x.do(x.Get("primary").StartAgent())
+	x.says("primary", "No problems.", 0)
+	if d.runs("primary") {
+		t.Error("it runs on both")
+	}
+}
+
+// The stop command hangs and ignores SIGTERM: what the service is made of is killed,
+// and only then does it start elsewhere.
+func TestServiceThatIgnoresItsStop(t *testing.T) {
+	d := newDaemon(t)
+	x := form(t, livelab.Options{Groups: d.group("", `stop_timeout = "300ms"`)})
+	d.x = x
+	x.holds("primary")
+	d.await("primary", 0)
+	d.neverStops()
+	begin := time.Now()
+	x.hanode("arbiter", 0, "move", "web", "secondary")
+	t.Logf("moved in %v", time.Since(begin).Round(time.Millisecond))
+	x.holds("secondary")
+	d.await("secondary", 0)
+	if d.runs("primary") {
+		t.Error("it runs on both")
+	}
+}
+
+// A process that waits in the kernel survives SIGKILL: the group is blocked, starts
+// nowhere else, says what to do, and goes on by itself once the process is gone.
+func TestServiceThatCannotBeKilled(t *testing.T) {
+	mayFreeze(t)
+	disk, err := netlab.NewDisk(filepath.Join(t.TempDir(), "image"), filepath.Join(t.TempDir(), "disk"), 16)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = disk.Thaw(); _ = disk.Close() })
+	d := newDaemon(t)
+	b, err := os.ReadFile(d.script)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// On primary it writes to the disk all the time.
+	writer := "sh -c 'while [ $HANODE_NODE = primary ]; do echo x >" + disk.Dir + "/x; sleep 0.01; done; exec sleep 1000' </dev/null"
+	src := strings.Replace(string(b), "sleep 1000 </dev/null", writer, 1)
+	if err := os.WriteFile(d.script, []byte(src), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	x := form(t, livelab.Options{Groups: d.group("", `stop_timeout = "300ms"`)})
+	d.x = x
+	x.holds("primary")
+	d.await("primary", 0)
+	x.do(disk.Freeze())
+	time.Sleep(200 * time.Millisecond)
+	x.hanode("arbiter", 0, "move", "web", "secondary", "--wait", "0")
+	x.says("secondary", "blocked", 0)
+	x.says("arbiter", "does not stop on primary", 0)
+	x.says("primary", "stop it by hand on primary", 0)
+	for range 20 {
+		if d.runs("secondary") {
+			t.Fatal("it was started elsewhere while it could not be killed here")
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	begin := time.Now()
+	x.do(disk.Thaw())
+	d.await("secondary", 0)
+	t.Logf("runs elsewhere %v after the thaw", time.Since(begin).Round(time.Millisecond))
+	x.holds("secondary")
+	if d.runs("primary") {
+		t.Error("it runs on both")
+	}
+}
+
+// An owner that is cut off stops its services within a bound, though it can tell
+// nobody and does not know what the others do. An exclusive group is blocked
+// meanwhile; when the network is back the old owner's word is enough.
+func TestCutOffOwnerStopsItsServices(t *testing.T) {
+	for _, keys := range []string{"", "exclusive = true"} {
+		t.Run(map[string]string{"": "shared"}[keys]+keys, func(t *testing.T) {
+			d := newDaemon(t)
+			x := form(t, livelab.Options{Groups: d.group(keys, "")})
+			d.x = x
+			x.holds("primary")
+			d.await("primary", 0)
+			p, s, a := x.Get("primary").Host, x.Get("secondary").Host, x.Get("arbiter").Host
+			begin := time.Now()
+			x.do(x.Lab.Partition([]*netlab.Host{p}, []*netlab.Host{s, a}))
+			for d.runs("primary") {
+				if time.Since(begin) > 20*time.Second {
+					t.Fatal("it still runs on the host that is cut off")
+				}
+				time.Sleep(10 * time.Millisecond)
+			}
+			t.Logf("stopped %v after the cut (initdead is 5 s)", time.Since(begin).Round(10*time.Millisecond))
+			if keys == "" {
+				x.holds("secondary")
+			} else if x.says("secondary", "blocked", 0); d.runs("secondary") {
+				t.Error("an exclusive group was started elsewhere")
+			}
+			x.do(x.Lab.HealAll())
+			x.holds("secondary")
+			d.await("secondary", 0)
+			if d.runs("primary") {
+				t.Error("it runs on both")
+			}
+		})
+	}
 }
