@@ -63,8 +63,8 @@ func (d direct) Plan(_ context.Context, groups []spec.Group) (*api.Plan, error) 
 	return out, nil
 }
 
-// settled waits, at most limit, until every group runs or has nowhere to go.
-func (a *Agent) settled(ctx context.Context, limit time.Duration) bool {
+// atRest waits, at most limit, until every group runs or has nowhere to go.
+func (a *Agent) atRest(ctx context.Context, limit time.Duration) bool {
 	for end := a.host.Clock.Now().Add(limit); ; sleepCtx(ctx, 10*time.Millisecond) {
 		left := a.host.Clock.Now().Remaining(end)
 		ok := a.wait(ctx, max(left, 0), func(s *fsm.State) bool {
@@ -117,7 +117,7 @@ func (d direct) Apply(ctx context.Context, req api.ApplyRequest) (*api.ApplyResu
 	if err := d.commit(ctx, fsm.Command{SetGroups: &fsm.SetGroups{Groups: req.Groups}}); err != nil {
 		return nil, err
 	}
-	settled := d.settled(ctx, req.Wait)
+	settled := d.atRest(ctx, req.Wait)
 	res := &api.ApplyResult{Changes: plan.Changes}
 	var bad []string
 	in := d.inputs()
