@@ -29,7 +29,9 @@ type worker struct {
 	a    *Agent
 	name string
 	wake chan struct{}
-	res  *resource.Group
+	// hooks are due, oldest first.
+	hooks chan hook
+	res   *resource.Group
 
 	mu      sync.Mutex
 	rec     fsm.Record
@@ -50,9 +52,10 @@ func (g *groups) record(a *Agent, r fsm.Record) {
 	g.mu.Lock()
 	w := g.m[r.Group]
 	if w == nil {
-		w = &worker{a: a, name: r.Group, wake: make(chan struct{}, 1), res: a.services.NewGroup()}
+		w = &worker{a: a, name: r.Group, wake: make(chan struct{}, 1), hooks: make(chan hook, maxHooks), res: a.services.NewGroup()}
 		g.m[r.Group] = w
 		a.goLoop(w.run)
+		a.goLoop(w.runHooks)
 	}
 	g.mu.Unlock()
 	w.mu.Lock()

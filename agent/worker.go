@@ -198,6 +198,7 @@ wait:
 	took := a.host.Clock.Now().Elapsed(begin)
 	a.log.Info("took over", "group", w.name, "epoch", rec.Epoch, "cause", rec.Cause, "ms", float64(took.Microseconds())/1000)
 	a.goLoop(func(ctx context.Context) { w.report(ctx, rec, begin, took) })
+	w.hook(hookAcquire, rec, "")
 	w.watch(ctx, rec)
 }
 
@@ -279,6 +280,7 @@ func (w *worker) restarted(rec fsm.Record, r spec.Resource, times int, why error
 		Time: a.host.Clock.Wall(), Node: a.cfg.Name, Group: w.name, Epoch: rec.Epoch, Kind: "restarted",
 		Text: fmt.Sprintf("%s %q of %s failed on %s and is started again there (%d of %d): %v", r.Type, r.Name, w.name, a.cfg.Name, times, r.Restarts, why),
 	}
+	w.hook(hookProblem, rec, ev.Text)
 	a.goLoop(func(ctx context.Context) { w.tell(ctx, rec.Epoch, ev) })
 }
 
@@ -310,6 +312,7 @@ func (w *worker) failed(rec fsm.Record, err error) {
 		w.stop()
 		return
 	}
+	w.hook(hookProblem, rec, fmt.Sprintf("%s failed on %s: %v", w.name, a.cfg.Name, err))
 	a.log.Error("the group cannot run here", "group", w.name, "epoch", rec.Epoch, "err", err)
 	cmd := fsm.Command{At: a.host.Clock.Wall(), Failed: &fsm.Failed{
 		Group: w.name, Node: rec.Owner, Epoch: rec.Epoch, Why: err.Error(), Ran: ran,
@@ -390,6 +393,9 @@ func (w *worker) stopAfter(closed func()) bool {
 	w.mu.Unlock()
 	a.sendOwed()
 	if running != 0 {
+		gone := rec
+		gone.Epoch = running
+		w.hook(hookRelease, gone, "")
 		a.log.Info("released", "group", w.name, "epoch", running, "to", rec.Owner.Name,
 			"ms", float64(a.host.Clock.Now().Elapsed(begin).Microseconds())/1000)
 	}
@@ -417,6 +423,11 @@ func (w *worker) stuck(running id.Epoch, err error) {
 			Time: a.host.Clock.Wall(), Node: a.cfg.Name, Group: w.name, Epoch: running, Kind: kindStuck,
 			Text: fmt.Sprintf("%s does not stop on %s: %v", w.name, a.cfg.Name, err),
 		}
+		w.mu.Lock()
+		rec := w.rec
+		w.mu.Unlock()
+		rec.Epoch = running
+		w.hook(hookProblem, rec, ev.Text)
 		a.goLoop(func(ctx context.Context) { w.tell(ctx, running, ev) })
 	}
 	sleepCtx(a.ctx, stopAgain)

@@ -17,6 +17,9 @@ type Group struct {
 	Exclusive bool         `json:"exclusive"`
 	// RetryAfterMS is 0 for the default, as is WithinMS of a resource.
 	RetryAfterMS float64        `json:"retry_after_ms"`
+	OnAcquire    List[string]   `json:"on_acquire"`
+	OnRelease    List[string]   `json:"on_release"`
+	OnProblem    List[string]   `json:"on_problem"`
 	Resources    List[Resource] `json:"resources"`
 }
 
@@ -31,6 +34,7 @@ type Resource struct {
 	Type             string       `json:"type"`
 	Name             string       `json:"name"`
 	Dev              string       `json:"dev"`
+	OnAcquire        List[string] `json:"on_acquire"`
 	Start            List[string] `json:"start"`
 	Stop             List[string] `json:"stop"`
 	Monitor          List[string] `json:"monitor"`
@@ -64,10 +68,11 @@ func FromSpecs(groups []spec.Group) []Group {
 		w := Group{
 			Name: g.Name, Prefer: g.Prefer, Exclusive: g.Exclusive,
 			Failback: Failback{On: g.Failback.On, AfterMS: MS(g.Failback.After)}, RetryAfterMS: MS(g.RetryAfter),
+			OnAcquire: g.OnAcquire, OnRelease: g.OnRelease, OnProblem: g.OnProblem,
 		}
 		for _, r := range g.Resources {
 			w.Resources = append(w.Resources, Resource{
-				Type: r.Type, Name: r.Name, Dev: r.Dev,
+				Type: r.Type, Name: r.Name, Dev: r.Dev, OnAcquire: r.OnAcquire,
 				Start: r.Start, Stop: r.Stop, Monitor: r.Monitor,
 				EveryMS: MS(r.Every), TimeoutMS: MS(r.Timeout), Restarts: r.Restarts, WithinMS: MS(r.Within),
 				StartTimeoutMS: MS(r.StartTimeout), StopTimeoutMS: MS(r.StopTimeout), MonitorTimeoutMS: MS(r.MonitorTimeout),
@@ -94,7 +99,10 @@ func Specs(groups []Group) ([]spec.Group, error) {
 }
 
 func (w Group) spec() (spec.Group, error) {
-	g := spec.Group{Name: w.Name, Prefer: some(w.Prefer), Exclusive: w.Exclusive}
+	g := spec.Group{
+		Name: w.Name, Prefer: some(w.Prefer), Exclusive: w.Exclusive,
+		OnAcquire: some(w.OnAcquire), OnRelease: some(w.OnRelease), OnProblem: some(w.OnProblem),
+	}
 	if err := checkName("name", w.Name); err != nil {
 		return g, err
 	}
@@ -123,7 +131,7 @@ func (w Group) spec() (spec.Group, error) {
 
 func (w Resource) spec() (spec.Resource, error) {
 	r := spec.Resource{
-		Type: w.Type, Name: w.Name, Dev: w.Dev, Restarts: w.Restarts,
+		Type: w.Type, Name: w.Name, Dev: w.Dev, OnAcquire: some(w.OnAcquire), Restarts: w.Restarts,
 		Start: some(w.Start), Stop: some(w.Stop), Monitor: some(w.Monitor), Agent: w.Agent,
 	}
 	if len(w.Params) > 0 {

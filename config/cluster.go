@@ -17,8 +17,8 @@ const (
 )
 
 var (
-	groupKeys = []string{"prefer", "failback", "exclusive", "retry_after"}
-	ipKeys    = []string{"dev"}
+	groupKeys = []string{"prefer", "failback", "exclusive", "retry_after", "on_acquire", "on_release", "on_problem"}
+	ipKeys    = []string{"dev", "on_acquire", "start_timeout"}
 	execKeys  = []string{"start", "stop", "monitor", "every", "timeout", "start_timeout", "stop_timeout", "monitor_timeout", "restarts", "within"}
 	// serviceKeys are those of the types whose commands are known: systemd, lsb,
 	// heartbeat, ocf. monitor is the time between two looks.
@@ -155,6 +155,7 @@ func (b *block) group() (spec.Group, place) {
 	g.Exclusive = note(&p, "exclusive", b.flag("exclusive"))
 	g.Failback = b.failback(&p)
 	g.RetryAfter = note(&p, "retry_after", b.duration("retry_after"))
+	g.OnAcquire, g.OnRelease, g.OnProblem = b.args(&p, "on_acquire"), b.args(&p, "on_release"), b.args(&p, "on_problem")
 	for _, k := range b.body.Blocks {
 		if k.Type == "resource" && len(k.Labels) != 2 {
 			p.bad["resources"] = true
@@ -213,6 +214,8 @@ func (b *block) resource() (spec.Resource, place) {
 	case "ip":
 		b.check(shape{keys: ipKeys})
 		r.Dev = note(&p, "dev", b.str("dev"))
+		r.OnAcquire = b.args(&p, "on_acquire")
+		r.StartTimeout = note(&p, "start_timeout", b.duration("start_timeout"))
 	case "exec":
 		b.check(shape{keys: execKeys, hints: b.everyHints()})
 		b.exec(&r, &p)
@@ -344,13 +347,15 @@ func (b *block) everyHints() map[string]finding {
 	return hints
 }
 
+// args reads a program and its arguments.
+func (b *block) args(p *place, key string) []string {
+	f, _ := b.list(key)
+	return note(p, key, f)
+}
+
 // exec reads the keys of an exec resource.
 func (b *block) exec(r *spec.Resource, p *place) {
-	args := func(key string) []string {
-		f, _ := b.list(key)
-		return note(p, key, f)
-	}
-	r.Start, r.Stop, r.Monitor = args("start"), args("stop"), args("monitor")
+	r.Start, r.Stop, r.Monitor = b.args(p, "start"), b.args(p, "stop"), b.args(p, "monitor")
 	if p.bad["monitor"] {
 		if v, ok := plain(b.body.Attributes["monitor"].Expr); ok && isA(v, cty.String) {
 			if _, err := time.ParseDuration(v.AsString()); err == nil {

@@ -29,6 +29,9 @@ func FormatCluster(groups []spec.Group) []byte {
 		if g.RetryAfter > 0 {
 			body.SetAttributeValue("retry_after", cty.StringVal(duration(g.RetryAfter)))
 		}
+		formatArgs(body, "on_acquire", g.OnAcquire)
+		formatArgs(body, "on_release", g.OnRelease)
+		formatArgs(body, "on_problem", g.OnProblem)
 		if g.Exclusive {
 			body.SetAttributeValue("exclusive", cty.True)
 		}
@@ -44,14 +47,10 @@ func formatResource(body *hclwrite.Body, r spec.Resource) {
 	if r.Dev != "" {
 		body.SetAttributeValue("dev", cty.StringVal(r.Dev))
 	}
-	for _, c := range []struct {
-		key  string
-		args []string
-	}{{"start", r.Start}, {"stop", r.Stop}, {"monitor", r.Monitor}} {
-		if len(c.args) > 0 {
-			body.SetAttributeValue(c.key, stringList(c.args))
-		}
-	}
+	formatArgs(body, "on_acquire", r.OnAcquire)
+	formatArgs(body, "start", r.Start)
+	formatArgs(body, "stop", r.Stop)
+	formatArgs(body, "monitor", r.Monitor)
 	if r.Agent != "" {
 		body.SetAttributeValue("agent", cty.StringVal("ocf:"+r.Agent))
 	}
@@ -84,6 +83,12 @@ func formatResource(body *hclwrite.Body, r spec.Resource) {
 		for _, name := range slices.Sorted(maps.Keys(r.Params)) {
 			params.SetAttributeValue(name, cty.StringVal(r.Params[name]))
 		}
+	}
+}
+
+func formatArgs(body *hclwrite.Body, key string, args []string) {
+	if len(args) > 0 {
+		body.SetAttributeValue(key, stringList(args))
 	}
 }
 

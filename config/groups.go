@@ -78,6 +78,9 @@ func (c *groupCheck) structure() {
 			})
 		}
 		c.retryAfter(g, p)
+		c.hooks(fmt.Sprintf("group %s", quote(g.Name)), p, map[string][]string{
+			"on_acquire": g.OnAcquire, "on_release": g.OnRelease, "on_problem": g.OnProblem,
+		})
 		if len(g.Resources) == 0 && !p.bad["resources"] {
 			c.add(p.line, finding{
 				what: fmt.Sprintf("group %s has no resources", quote(g.Name)), allowed: "a group has at least one",
@@ -85,6 +88,15 @@ func (c *groupCheck) structure() {
 			})
 		}
 		c.resources(g, p)
+	}
+}
+
+// hooks checks commands that may be left out.
+func (c *groupCheck) hooks(sub string, p place, hooks map[string][]string) {
+	for _, key := range slices.Sorted(maps.Keys(hooks)) {
+		if _, written := p.keys[key]; !p.bad[key] && (written || len(hooks[key]) > 0) {
+			c.refused(p.at(key), command(key, sub, hooks[key], written))
+		}
 	}
 }
 
@@ -165,8 +177,16 @@ func (c *groupCheck) resources(g spec.Group, p place) {
 // ip checks one ip resource.
 func (c *groupCheck) ip(g spec.Group, r spec.Resource, at place) {
 	for _, key := range execOnly(r) {
-		c.add(at.line, finding{what: fmt.Sprintf("%s in group %s has %s", subject(r), quote(g.Name), key), allowed: "an ip takes dev"})
+		c.add(at.line, finding{what: fmt.Sprintf("%s in group %s has %s", subject(r), quote(g.Name), key), allowed: "an ip takes " + strings.Join(ipKeys, ", ")})
 	}
+	c.hooks(subject(r), at, map[string][]string{"on_acquire": r.OnAcquire})
+	if r.StartTimeout != 0 && len(r.OnAcquire) == 0 && !at.bad["on_acquire"] {
+		c.add(at.at("start_timeout"), finding{
+			what: fmt.Sprintf("%s has start_timeout but no on_acquire", subject(r)), allowed: "it bounds on_acquire",
+			remedy: `add on_acquire = ["PROGRAM", "ARGUMENT"], or remove start_timeout`,
+		})
+	}
+	c.span(at, "start_timeout", subject(r), r.StartTimeout)
 	_, written := at.keys["dev"]
 	if !at.bad["dev"] && (r.Dev != "" || written) {
 		c.refused(at.at("dev"), checkDevice("in "+subject(r)+", dev", r.Dev))
@@ -208,7 +228,6 @@ func execOnly(r spec.Resource) []string {
 		{"monitor", r.Monitor != nil},
 		{"every", r.Every != 0},
 		{"timeout", r.Timeout != 0},
-		{"start_timeout", r.StartTimeout != 0},
 		{"stop_timeout", r.StopTimeout != 0},
 		{"monitor_timeout", r.MonitorTimeout != 0},
 		{"agent", r.Agent != ""},
@@ -258,6 +277,7 @@ func (c *groupCheck) ownKeys(g spec.Group, r spec.Resource, at place) {
 		takes string
 	}{
 		{"dev", r.Dev != "" && r.Type != "exec", "ip"},
+		{"on_acquire", r.OnAcquire != nil, "ip"},
 		{"agent", r.Agent != "" && r.Type != "ocf", "ocf"},
 		{"params", r.Params != nil && r.Type != "ocf", "ocf"},
 		{"start", r.Start != nil && r.Type != "exec", "exec"},

@@ -55,6 +55,9 @@ func resourceGen(g, i int) *rapid.Generator[spec.Resource] {
 			if rapid.Bool().Draw(t, "prefix") {
 				r.Name += "/24"
 			}
+			if rapid.Bool().Draw(t, "hook") {
+				r.OnAcquire, r.StartTimeout = argv().Draw(t, "on_acquire"), span().Draw(t, "bound")
+			}
 			r.Dev = rapid.SampledFrom([]string{"", "eth0", "br-lan", "eth1.100", "${x}"}).Draw(t, "dev")
 			return r
 		}
@@ -103,6 +106,11 @@ func groupsGen() *rapid.Generator[[]spec.Group] {
 			}
 			if g.Failback.On = rapid.Bool().Draw(t, "failback"); g.Failback.On {
 				g.Failback.After = time.Duration(rapid.Int64Range(0, int64(maxFailback)).Draw(t, "after"))
+			}
+			for _, to := range []*[]string{&g.OnAcquire, &g.OnRelease, &g.OnProblem} {
+				if rapid.Bool().Draw(t, "hook") {
+					*to = argv().Draw(t, "command")
+				}
 			}
 			if rapid.Bool().Draw(t, "retry") {
 				g.RetryAfter = time.Duration(rapid.Int64Range(int64(minRetry), int64(spec.MaxRetry)).Draw(t, "retry_after"))

@@ -41,6 +41,8 @@ type Env struct {
 	Epoch  id.Epoch // only grows: usable as a fencing token
 	Reason string   // cause of the assignment
 	VIP    string   // first address of the group; "" = none
+	// Problem is what is wrong, for the hook that is told so; "" = nothing.
+	Problem string
 	// Exclusive: the group must never run twice. A stop then counts only if Monitor
 	// says ErrStopped; otherwise "does not say that it runs" is enough.
 	Exclusive bool
@@ -163,9 +165,17 @@ type Addresses interface {
 type ipDriver struct {
 	Plain
 	a Addresses
+	s *scripts // runs on_acquire
 }
 
 func (d ipDriver) Start(ctx context.Context, r spec.Resource, env Env) error {
+	if len(r.OnAcquire) > 0 {
+		// Before the address answers: what is told of its new place here must not be
+		// overtaken by packets that go to the old one.
+		if err := d.s.run(ctx, r, call{op: "on_acquire", argv: r.OnAcquire}, env); err != nil {
+			return err
+		}
+	}
 	return d.a.Up(ctx, r, env)
 }
 
@@ -184,6 +194,11 @@ func (d ipDriver) Monitor(ctx context.Context, r spec.Resource, _ Env) error {
 func (d ipDriver) Check(_ context.Context, r spec.Resource) []Finding {
 	if err := d.a.Device(r); err != nil {
 		return lacks("%v", err)
+	}
+	if len(r.OnAcquire) > 0 {
+		if why := command(r.OnAcquire[0]); why != "" {
+			return lacks("%s", why)
+		}
 	}
 	return nil
 }

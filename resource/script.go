@@ -185,7 +185,7 @@ func spawn(c call, env []string, out *os.File, group *os.File) (*exec.Cmd, error
 func (s *scripts) environment(key string, c call, env Env) []string {
 	return append(append(os.Environ(),
 		"HANODE_GROUP="+env.Group, "HANODE_NODE="+env.Node, "HANODE_EPOCH="+strconv.FormatUint(uint64(env.Epoch), 10),
-		"HANODE_REASON="+env.Reason, "HANODE_VIP="+env.VIP, "HANODE_OPERATION="+c.op, s.groups.variable(key)), c.env...)
+		"HANODE_REASON="+env.Reason, "HANODE_VIP="+env.VIP, "HANODE_OPERATION="+c.op, "HANODE_PROBLEM="+env.Problem, s.groups.variable(key)), c.env...)
 }
 
 // hangLimit is how long a killed program may take to be gone.

@@ -53,7 +53,7 @@ func Open(a Addresses, path string) (*Services, error) {
 	}
 	base, agents := scripted{scripts: s.scripts}, newOCF(ocfRoot)
 	s.drivers = Drivers{
-		"ip":        ipDriver{a: a},
+		"ip":        ipDriver{a: a, s: s.scripts},
 		"exec":      execDriver{base},
 		"systemd":   systemdDriver{bus: s.bus},
 		"lsb":       agentDriver{base, lsb{initDir}},

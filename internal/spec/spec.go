@@ -111,6 +111,12 @@ type Group struct {
 	// RetryAfter is for how long a node that could not run the group is not given it.
 	// It doubles with each failure there, up to MaxRetry. 0 = DefaultRetry.
 	RetryAfter time.Duration `json:"retry_after,omitempty"`
+	// Hooks are argument lists, no shell, of what is run when the group was started
+	// or let go, or something is wrong with it, on the node concerned. Nothing waits
+	// for them.
+	OnAcquire []string `json:"on_acquire,omitempty"`
+	OnRelease []string `json:"on_release,omitempty"`
+	OnProblem []string `json:"on_problem,omitempty"`
 }
 
 // What a group and a resource mean where they are silent.
@@ -159,8 +165,10 @@ type Resource struct {
 	// given as OCF_RESKEY_*.
 	Agent  string            `json:"agent,omitempty"`
 	Params map[string]string `json:"params,omitempty"`
-	// Dev is the device of an ip resource.
-	Dev string `json:"dev,omitempty"`
+	// Dev is the device of an ip resource. OnAcquire, if not empty, is run before it
+	// is put on, and must succeed: what tells a router or a cloud where it is.
+	Dev       string   `json:"dev,omitempty"`
+	OnAcquire []string `json:"on_acquire,omitempty"`
 	// Start, Stop and Monitor are argument lists of an exec resource; no shell.
 	Start   []string `json:"start,omitempty"`
 	Stop    []string `json:"stop,omitempty"`

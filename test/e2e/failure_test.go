@@ -292,3 +292,61 @@ func TestCutOffOwnerStopsItsServices(t *testing.T) {
 		})
 	}
 }
+
+// Hooks are told what happened, in order, and nobody waits for them; that of an
+// address comes before the address.
+func TestHooks(t *testing.T) {
+	d := newDaemon(t)
+	said := filepath.Join(d.dir, "said")
+	hook := filepath.Join(d.dir, "hook")
+	src := "#!/bin/sh\necho \"$HANODE_NODE $HANODE_OPERATION $HANODE_GROUP $HANODE_EPOCH $HANODE_VIP $HANODE_REASON $HANODE_PROBLEM\" >>" + said +
+		"\n[ $HANODE_OPERATION = on_problem ] && { echo the mail server is down; exit 3; }\n[ \"$1\" = slow ] && sleep 3\nexit 0\n"
+	if err := os.WriteFile(hook, []byte(src), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	groups := d.group(fmt.Sprintf("on_acquire = [%[1]q, \"slow\"]\n  on_release = [%[1]q]\n  on_problem = [%[1]q]", hook), "restarts = 1")
+	groups = strings.Replace(groups, `{ dev = "eth1" }`, fmt.Sprintf("{\n    dev = \"eth1\"\n    on_acquire = [%q]\n  }", hook), 1)
+	x := form(t, livelab.Options{Groups: groups})
+	d.x = x
+	x.holds("primary")
+	pid := d.await("primary", 0)
+	begin := time.Now()
+	x.hanode("arbiter", 0, "move", "web", "secondary")
+	if took := time.Since(begin); took > 2*time.Second {
+		t.Errorf("the move waited for a hook: %v", took)
+	}
+	x.holds("secondary")
+	pid = d.await("secondary", 0)
+	x.do(syscall.Kill(pid, syscall.SIGKILL))
+	d.await("secondary", pid)
+	x.says("secondary", "hook-failed", 0)
+	want := []string{
+		"primary on_acquire web 1 10.77.0.100 start ",        // the address's
+		"primary on_acquire web 1 10.77.0.100 start ",        // the group's
+		"secondary on_acquire web 2 10.77.0.100 switchover ", // the address's
+		"primary on_release web 1 10.77.0.100 switchover ",
+		"secondary on_acquire web 2 10.77.0.100 switchover ", // the group's
+		"secondary on_problem web 2 10.77.0.100 switchover exec \"svc\" of web failed on secondary and is started again there (1 of 1): not running",
+	}
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		b, err := os.ReadFile(said)
+		x.do(err)
+		missing := ""
+		for _, w := range want {
+			if !strings.Contains(string(b), w+"\n") {
+				missing = w
+			}
+		}
+		lines := strings.Count(string(b), "\n")
+		if missing == "" && lines == len(want) && strings.HasPrefix(string(b), want[0]) {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("said (%d lines), lacks %q:\n%s", lines, missing, b)
+		}
+	}
+	events, _ := x.hanode("arbiter", 0, "events")
+	if !strings.Contains(events, "on_problem of web failed on secondary") || !strings.Contains(events, "the mail server is down") {
+		t.Errorf("events:\n%s", events)
+	}
+}
