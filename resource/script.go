@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -183,9 +184,12 @@ func spawn(c call, env []string, out *os.File, group *os.File) (*exec.Cmd, error
 
 // environment is what every program is told.
 func (s *scripts) environment(key string, c call, env Env) []string {
+	if env.Problem != "" {
+		c.env = append(slices.Clone(c.env), "HANODE_PROBLEM="+env.Problem)
+	}
 	return append(append(os.Environ(),
 		"HANODE_GROUP="+env.Group, "HANODE_NODE="+env.Node, "HANODE_EPOCH="+strconv.FormatUint(uint64(env.Epoch), 10),
-		"HANODE_REASON="+env.Reason, "HANODE_VIP="+env.VIP, "HANODE_OPERATION="+c.op, "HANODE_PROBLEM="+env.Problem, s.groups.variable(key)), c.env...)
+		"HANODE_REASON="+env.Reason, "HANODE_VIP="+env.VIP, "HANODE_OPERATION="+c.op, s.groups.variable(key)), c.env...)
 }
 
 // hangLimit is how long a killed program may take to be gone.
