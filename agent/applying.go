@@ -81,7 +81,7 @@ func (a *Agent) atRest(ctx context.Context, limit time.Duration) bool {
 		in, next := a.inputs(), false
 		for _, name := range in.State.GroupNames() {
 			g := in.State.Groups[name]
-			best := failover.Candidates(in, g, failover.Load(in.State))
+			best := failover.Candidates(in, g, failover.PlacesOf(in))
 			next = next || g.GaveUp() && len(best) > 0 && best[0].Eligible
 		}
 		if !next {

@@ -39,7 +39,7 @@ var contract = []struct {
 	{BeatGaps{}, "beats longest_at longest_ms node outage_ms outages p99_ms"},
 	{Version{}, "cluster go node version"},
 	{Exported{}, "groups"},
-	{Group{}, "exclusive failback name on_acquire on_problem on_release prefer resources retry_after_ms"},
+	{Group{}, "after apart exclusive failback max_per_node name on_acquire on_problem on_release prefer resources retry_after_ms weight with"},
 	{Failback{}, "after_ms on"},
 	{Resource{}, "agent dev every_ms monitor monitor_timeout_ms name on_acquire params restarts start start_timeout_ms stop stop_timeout_ms timeout_ms type within_ms"},
 	{Error{}, "code exit fix message"},

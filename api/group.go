@@ -16,11 +16,17 @@ type Group struct {
 	Failback  Failback     `json:"failback"`
 	Exclusive bool         `json:"exclusive"`
 	// RetryAfterMS is 0 for the default, as is WithinMS of a resource.
-	RetryAfterMS float64        `json:"retry_after_ms"`
-	OnAcquire    List[string]   `json:"on_acquire"`
-	OnRelease    List[string]   `json:"on_release"`
-	OnProblem    List[string]   `json:"on_problem"`
-	Resources    List[Resource] `json:"resources"`
+	RetryAfterMS float64 `json:"retry_after_ms"`
+	// With, Apart and After name another group; "" = none. 0 = any, and 1.
+	With       string         `json:"with"`
+	Apart      string         `json:"apart"`
+	After      string         `json:"after"`
+	MaxPerNode int            `json:"max_per_node"`
+	Weight     int            `json:"weight"`
+	OnAcquire  List[string]   `json:"on_acquire"`
+	OnRelease  List[string]   `json:"on_release"`
+	OnProblem  List[string]   `json:"on_problem"`
+	Resources  List[Resource] `json:"resources"`
 }
 
 // Failback is spec.Failback as JSON.
@@ -68,6 +74,7 @@ func FromSpecs(groups []spec.Group) []Group {
 		w := Group{
 			Name: g.Name, Prefer: g.Prefer, Exclusive: g.Exclusive,
 			Failback: Failback{On: g.Failback.On, AfterMS: MS(g.Failback.After)}, RetryAfterMS: MS(g.RetryAfter),
+			With: g.With, Apart: g.Apart, After: g.After, MaxPerNode: g.MaxPerNode, Weight: g.Weight,
 			OnAcquire: g.OnAcquire, OnRelease: g.OnRelease, OnProblem: g.OnProblem,
 		}
 		for _, r := range g.Resources {
@@ -101,6 +108,7 @@ func Specs(groups []Group) ([]spec.Group, error) {
 func (w Group) spec() (spec.Group, error) {
 	g := spec.Group{
 		Name: w.Name, Prefer: some(w.Prefer), Exclusive: w.Exclusive,
+		With: w.With, Apart: w.Apart, After: w.After, MaxPerNode: w.MaxPerNode, Weight: w.Weight,
 		OnAcquire: some(w.OnAcquire), OnRelease: some(w.OnRelease), OnProblem: some(w.OnProblem),
 	}
 	if err := checkName("name", w.Name); err != nil {
@@ -110,6 +118,16 @@ func (w Group) spec() (spec.Group, error) {
 		if err := checkName("prefer", n); err != nil {
 			return g, err
 		}
+	}
+	for key, name := range map[string]string{"with": w.With, "apart": w.Apart, "after": w.After} {
+		if name != "" {
+			if err := checkName(key, name); err != nil {
+				return g, err
+			}
+		}
+	}
+	if w.MaxPerNode < 0 || w.Weight < 0 {
+		return g, fmt.Errorf("max_per_node is %d and weight %d; they must be 0 or more", w.MaxPerNode, w.Weight)
 	}
 	after, err := duration("failback.after_ms", w.Failback.AfterMS)
 	if err != nil {

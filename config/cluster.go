@@ -17,7 +17,7 @@ const (
 )
 
 var (
-	groupKeys = []string{"prefer", "failback", "exclusive", "retry_after", "on_acquire", "on_release", "on_problem"}
+	groupKeys = []string{"prefer", "failback", "exclusive", "retry_after", "on_acquire", "on_release", "on_problem", "with", "apart", "after", "max_per_node", "weight"}
 	ipKeys    = []string{"dev", "on_acquire", "start_timeout"}
 	execKeys  = []string{"start", "stop", "monitor", "every", "timeout", "start_timeout", "stop_timeout", "monitor_timeout", "restarts", "within"}
 	// serviceKeys are those of the types whose commands are known: systemd, lsb,
@@ -155,6 +155,10 @@ func (b *block) group() (spec.Group, place) {
 	g.Exclusive = note(&p, "exclusive", b.flag("exclusive"))
 	g.Failback = b.failback(&p)
 	g.RetryAfter = note(&p, "retry_after", b.duration("retry_after"))
+	g.With, g.Apart = note(&p, "with", b.str("with")), note(&p, "apart", b.str("apart"))
+	g.After = note(&p, "after", b.str("after"))
+	g.MaxPerNode = note(&p, "max_per_node", b.whole("max_per_node", 1, maxPerNode))
+	g.Weight = note(&p, "weight", b.whole("weight", 1, maxWeight))
 	g.OnAcquire, g.OnRelease, g.OnProblem = b.args(&p, "on_acquire"), b.args(&p, "on_release"), b.args(&p, "on_problem")
 	for _, k := range b.body.Blocks {
 		if k.Type == "resource" && len(k.Labels) != 2 {

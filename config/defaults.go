@@ -41,6 +41,8 @@ const (
 	maxDeviceLen  = 15  // IFNAMSIZ - 1
 	maxSocketLen  = 107 // sun_path, less the final NUL
 	maxRestarts   = 1000
+	maxPerNode    = 1000
+	maxWeight     = 1000
 	minExecTime   = 10 * time.Millisecond // least timeout and every
 	maxExecTime   = 24 * time.Hour
 	minRetry      = time.Second // least retry_after

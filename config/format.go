@@ -29,6 +29,7 @@ func FormatCluster(groups []spec.Group) []byte {
 		if g.RetryAfter > 0 {
 			body.SetAttributeValue("retry_after", cty.StringVal(duration(g.RetryAfter)))
 		}
+		formatRules(body, g)
 		formatArgs(body, "on_acquire", g.OnAcquire)
 		formatArgs(body, "on_release", g.OnRelease)
 		formatArgs(body, "on_problem", g.OnProblem)
@@ -82,6 +83,22 @@ func formatResource(body *hclwrite.Body, r spec.Resource) {
 		params := body.AppendNewBlock("params", nil).Body()
 		for _, name := range slices.Sorted(maps.Keys(r.Params)) {
 			params.SetAttributeValue(name, cty.StringVal(r.Params[name]))
+		}
+	}
+}
+
+func formatRules(body *hclwrite.Body, g spec.Group) {
+	for _, r := range []struct{ key, group string }{{"with", g.With}, {"apart", g.Apart}, {"after", g.After}} {
+		if r.group != "" {
+			body.SetAttributeValue(r.key, cty.StringVal(r.group))
+		}
+	}
+	for _, r := range []struct {
+		key string
+		n   int
+	}{{"max_per_node", g.MaxPerNode}, {"weight", g.Weight}} {
+		if r.n > 0 {
+			body.SetAttributeValue(r.key, cty.NumberIntVal(int64(r.n)))
 		}
 	}
 }

@@ -89,6 +89,7 @@ func (c *groupCheck) structure() {
 		}
 		c.resources(g, p)
 	}
+	c.rules()
 }
 
 // hooks checks commands that may be left out.
@@ -403,6 +404,7 @@ func (c *groupCheck) nodes(nodes []spec.Node) {
 			owners = append(owners, n.Name)
 		}
 	}
+	c.apartOn(owners)
 	for i, g := range c.groups {
 		for j, name := range g.Prefer {
 			r, known := role[name]

@@ -107,6 +107,13 @@ func groupsGen() *rapid.Generator[[]spec.Group] {
 			if g.Failback.On = rapid.Bool().Draw(t, "failback"); g.Failback.On {
 				g.Failback.After = time.Duration(rapid.Int64Range(0, int64(maxFailback)).Draw(t, "after"))
 			}
+			if gi > 0 && rapid.Bool().Draw(t, "ruled") {
+				g.After, g.Apart = groups[0].Name, groups[gi-1].Name
+				g.MaxPerNode, g.Weight = rapid.IntRange(1, maxPerNode).Draw(t, "most"), rapid.IntRange(1, maxWeight).Draw(t, "weight")
+			} else if gi > 1 && rapid.Bool().Draw(t, "with") {
+				g.With = groups[0].Name
+				g.After = groups[gi-1].Name
+			}
 			for _, to := range []*[]string{&g.OnAcquire, &g.OnRelease, &g.OnProblem} {
 				if rapid.Bool().Draw(t, "hook") {
 					*to = argv().Draw(t, "command")

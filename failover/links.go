@@ -29,7 +29,7 @@ func Unreachable(in Inputs, g *fsm.Group) string {
 	if why == "" || h.Dead {
 		return ""
 	}
-	for _, c := range Candidates(in, g, Load(in.State)) {
+	for _, c := range Candidates(in, g, PlacesOf(in)) {
 		if c.Eligible {
 			return ""
 		}

@@ -63,6 +63,8 @@ type Candidate struct {
 	Because  string
 	// Failed: it would be eligible, had the group not failed there lately.
 	Failed bool
+	// Alone: another group that must be with it could not be there.
+	Alone bool
 }
 
 // preferStep is what one place in the prefer list is worth: more than any load.
@@ -71,13 +73,17 @@ const preferStep = 100_000
 // hungStep is what a disk that hangs costs: more than any preference.
 const hungStep = 1000 * preferStep
 
+// aloneStep is what it costs that a group which must be with it cannot be there: more
+// than all of these, because half of what belongs together is of little use.
+const aloneStep = 10 * hungStep
+
 // settleStep is what a device costs that lost its carrier lately: more than any
 // preference too, and less than a disk that hangs.
 const settleStep = hungStep / 2
 
-// Candidates lists every member's standing for group g, best first. load counts
-// the groups each node owns.
-func Candidates(in Inputs, g *fsm.Group, load map[string]int) []Candidate {
+// Candidates lists every member's standing for group g, best first, while the other
+// groups are at their places.
+func Candidates(in Inputs, g *fsm.Group, at Places) []Candidate {
 	var out []Candidate
 	for _, name := range in.State.NodeNames() {
 		n := in.State.Nodes[name]
@@ -94,19 +100,32 @@ func Candidates(in Inputs, g *fsm.Group, load map[string]int) []Candidate {
 			out = append(out, c)
 			continue
 		}
-		c.Eligible = true
-		others := load[name]
-		if g.Owner.Name == name {
-			others--
+		if why := at.forbids(g, name); why != "" {
+			c.Because = why
+			out = append(out, c)
+			continue
 		}
-		c.Score = -max(others, 0)
-		c.Because = fmt.Sprintf("not in prefer; owns %d other groups", max(others, 0))
+		c.Eligible = true
+		weight, others := at.load(g, name)
+		c.Score = -weight
+		c.Because = fmt.Sprintf("not in prefer; owns %d other groups", others)
+		if weight != others {
+			c.Because += fmt.Sprintf(" of weight %d", weight)
+		}
 		if i := slices.Index(g.Spec.Prefer, name); i >= 0 {
 			c.Score += preferStep * (len(g.Spec.Prefer) - i)
 			c.Because = fmt.Sprintf("number %d in prefer", i+1)
 		}
 		if f.Count > 0 {
 			c.Because += fmt.Sprintf("; failed here before (%s)", times(f.Count))
+		}
+		if g.Spec.With != "" {
+			c.Because = "with " + g.Spec.With
+		}
+		if why := at.misses(in, g, name); why != "" && g.Spec.With == "" {
+			c.Alone = true
+			c.Score -= aloneStep
+			c.Because += ", but " + why
 		}
 		if in.Health[name].Hung {
 			c.Score -= hungStep
@@ -195,20 +214,27 @@ func Plan(in Inputs) []fsm.Command {
 	if !in.State.Founded() {
 		return nil
 	}
-	p := planner{in: in, load: Load(in.State)}
+	p := planner{in: in, at: PlacesOf(in), assigns: map[string]planned{}}
 	p.releases()
 	if !in.State.Maintenance {
-		p.deadNodes()
 		p.groups()
+		p.takeovers()
 	}
 	return p.out
 }
 
 type planner struct {
-	in   Inputs
-	load map[string]int
-	out  []fsm.Command
-	done map[string]bool // groups that a takeover of this plan assigns
+	in      Inputs
+	at      Places // with what this plan assigns
+	assigns map[string]planned
+	out     []fsm.Command
+}
+
+// planned is an assignment of this plan.
+type planned struct {
+	fsm.Assign
+	cause string
+	fence id.NodeRef // the dead owner that it is taken from; zero = none
 }
 
 func (p *planner) commit(c fsm.Command) {
@@ -237,12 +263,22 @@ func (p *planner) releases() {
 	}
 }
 
-// deadNodes fences each dead owner and gives its groups away in the same entry,
-// and each dead node that somebody waits for (it died in the middle of a move).
+// fence is the owner of g if it is dead and was not fenced yet; zero = it is not.
+func fence(in Inputs, g *fsm.Group) id.NodeRef {
+	n := in.State.Nodes[g.Owner.Name]
+	if n.Registered() && n.Ref() == g.Owner && in.Health[n.Name].Dead {
+		return g.Owner
+	}
+	return id.NodeRef{}
+}
+
+// takeovers fences each dead owner and gives its groups away in the same entry, and
+// fences each dead node that somebody waits for (it died in the middle of a move).
 // A dead node that owns nothing, or whose groups have nowhere to go, is left
-// alone: fencing it would help nobody, and if it was only cut off it may go on.
-func (p *planner) deadNodes() {
-	p.done = map[string]bool{}
+// alone: fencing it would help nobody, and if it was only cut off it may go on. Then
+// come the moves that take no fence.
+func (p *planner) takeovers() {
+	names := slices.Sorted(maps.Keys(p.assigns))
 	for _, name := range p.in.State.NodeNames() {
 		n := p.in.State.Nodes[name]
 		h := p.in.Health[name]
@@ -250,33 +286,37 @@ func (p *planner) deadNodes() {
 			continue
 		}
 		t := fsm.Takeover{Fence: n.Ref(), Cause: "failover", WhyFence: h.Why}
+		for _, gn := range names {
+			if a := p.assigns[gn]; a.fence == n.Ref() {
+				t.Assigns = append(t.Assigns, a.Assign)
+			}
+		}
 		waited := false
-		for _, gn := range slices.Sorted(maps.Keys(p.in.State.Groups)) {
-			g := p.in.State.Groups[gn]
+		for _, g := range p.in.State.Groups {
 			waited = waited || slices.ContainsFunc(g.Waits, func(w fsm.Wait) bool { return w.Node == n.Ref() })
-			if g.Owner != n.Ref() || g.Deleted {
-				continue
-			}
-			if a, ok := p.assign(g); ok {
-				t.Assigns = append(t.Assigns, a)
-				p.done[gn] = true
-			}
 		}
 		if len(t.Assigns) > 0 || waited {
 			p.commit(fsm.Command{Takeover: &t})
 		}
 	}
+	byCause := map[string][]fsm.Assign{}
+	for _, gn := range names {
+		if a := p.assigns[gn]; a.fence.Zero() {
+			byCause[a.cause] = append(byCause[a.cause], a.Assign)
+		}
+	}
+	for _, cause := range slices.Sorted(maps.Keys(byCause)) {
+		p.commit(fsm.Command{Takeover: &fsm.Takeover{Cause: cause, Assigns: byCause[cause]}})
+	}
 }
 
 // assign gives g to its best candidate; false if there is none.
 func (p *planner) assign(g *fsm.Group) (fsm.Assign, bool) {
-	best := Candidates(p.in, g, p.load)
+	best := Candidates(p.in, g, p.at)
 	if len(best) == 0 || !best[0].Eligible {
 		return fsm.Assign{}, false
 	}
 	to := p.in.State.Nodes[best[0].Node]
-	p.load[g.Owner.Name]--
-	p.load[to.Name]++
 	a := fsm.Assign{Group: g.Spec.Name, Epoch: g.Epoch + 1, To: to.Ref(), Why: best[0].Because}
 	for _, w := range g.Waits {
 		if p.in.Tokens[w.Claim] {
@@ -289,22 +329,56 @@ func (p *planner) assign(g *fsm.Group) (fsm.Assign, bool) {
 	return a, true
 }
 
-// groups moves what has no owner, an owner that must give way, or a better one.
+// groups moves what has no owner, an owner that must give way, or a better one. One
+// move can make room for another, so it looks again until nothing changes.
 func (p *planner) groups() {
-	byCause := map[string][]fsm.Assign{}
-	for _, name := range p.in.State.GroupNames() {
-		g := p.in.State.Groups[name]
-		cause := p.cause(g)
-		if p.done[name] || cause == "" {
-			continue
+	order := inOrder(p.in)
+	for range len(order) + 1 {
+		changed := false
+		for _, g := range order {
+			changed = p.group(g) || changed
 		}
-		if a, ok := p.assign(g); ok {
-			byCause[cause] = append(byCause[cause], a)
+		if !changed {
+			return
 		}
 	}
-	for _, cause := range slices.Sorted(maps.Keys(byCause)) {
-		p.commit(fsm.Command{Takeover: &fsm.Takeover{Cause: cause, Assigns: byCause[cause]}})
+}
+
+// group plans the move of one group; false = nothing new.
+func (p *planner) group(g *fsm.Group) bool {
+	name := g.Spec.Name
+	before, done := p.assigns[name]
+	if _, moves := p.assigns[g.Spec.After]; moves || waits(p.in, g) != "" {
+		if done { // room was made for the other one meanwhile
+			delete(p.assigns, name)
+			delete(p.at.at, name)
+		}
+		return done
 	}
+	if done && p.at.forbids(g, before.To.Name) == "" {
+		return false
+	}
+	cause, dead := "failover", fence(p.in, g)
+	if dead.Zero() {
+		cause = p.cause(g)
+	}
+	if cause == "" {
+		return false
+	}
+	// Where it is counts for nothing: it leaves.
+	was, had := p.at.at[name]
+	delete(p.at.at, name)
+	a, ok := p.assign(g)
+	if !ok {
+		delete(p.assigns, name)
+		if had && !done {
+			p.at.at[name] = was
+		}
+		return false
+	}
+	p.at.at[name] = a.To.Name
+	p.assigns[name] = planned{a, cause, dead}
+	return true
 }
 
 // cause says why g should move now, or "".
@@ -339,7 +413,28 @@ func (p *planner) cause(g *fsm.Group) string {
 	case linkDown(p.in.Health[owner.Name], g.Spec) != "":
 		return p.ifElsewhere(g, "link") // where no other node has a carrier, moving would not help
 	}
+	if p.at.forbids(g, owner.Name) != "" {
+		return p.ifElsewhere(g, "rule")
+	}
+	if p.failedWith(g) {
+		return "failure"
+	}
 	return p.failback(g)
+}
+
+// failedWith: a group that must be with g failed on the owner of both, and there is a
+// node for all of them.
+func (p *planner) failedWith(g *fsm.Group) bool {
+	if g.Spec.With != "" || TooSoon(p.in, g) > 0 {
+		return false
+	}
+	if !slices.ContainsFunc(p.at.units[g.Spec.Name], func(o *fsm.Group) bool {
+		return o != g && o.GaveUp() && o.Owner == g.Owner && TooSoon(p.in, o) == 0
+	}) {
+		return false
+	}
+	best := Candidates(p.in, g, p.at)
+	return len(best) > 0 && best[0].Eligible && !best[0].Alone && best[0].Node != g.Owner.Name
 }
 
 // TooSoon is for how much longer g does not move by itself, because it did so a
@@ -357,7 +452,7 @@ func Calming(in Inputs, g *fsm.Group) time.Duration {
 	if left == 0 || !g.GaveUp() {
 		return 0
 	}
-	if best := Candidates(in, g, Load(in.State)); len(best) == 0 || !best[0].Eligible {
+	if best := Candidates(in, g, PlacesOf(in)); len(best) == 0 || !best[0].Eligible {
 		return 0
 	}
 	return left
@@ -365,12 +460,12 @@ func Calming(in Inputs, g *fsm.Group) time.Duration {
 
 // firstChoice: the group's most preferred node can take it right now.
 func (p *planner) firstChoice(g *fsm.Group) bool {
-	best := Candidates(p.in, g, p.load)
-	return len(best) > 0 && best[0].Eligible && len(g.Spec.Prefer) > 0 && best[0].Node == g.Spec.Prefer[0]
+	best := Candidates(p.in, g, p.at)
+	return len(best) > 0 && best[0].Eligible && (g.Spec.With != "" || len(g.Spec.Prefer) > 0 && best[0].Node == g.Spec.Prefer[0])
 }
 
 func (p *planner) ifElsewhere(g *fsm.Group, cause string) string {
-	best := Candidates(p.in, g, p.load)
+	best := Candidates(p.in, g, p.at)
 	if len(best) == 0 || !best[0].Eligible || best[0].Node == g.Owner.Name {
 		return ""
 	}
@@ -389,7 +484,7 @@ func (p *planner) failback(g *fsm.Group) string {
 		}
 		return len(g.Spec.Prefer)
 	}
-	best := Candidates(p.in, g, p.load)
+	best := Candidates(p.in, g, p.at)
 	if len(best) == 0 || !best[0].Eligible || rank(best[0].Node) >= rank(g.Owner.Name) {
 		return ""
 	}
@@ -416,7 +511,14 @@ func Explain(in Inputs, group string) (Explanation, error) {
 	if g == nil || g.Deleted {
 		return Explanation{}, fmt.Errorf("group %q does not exist", group)
 	}
-	e := Explanation{Candidates: Candidates(in, g, Load(in.State))}
+	e := Explanation{Candidates: Candidates(in, g, PlacesOf(in))}
+	if why := waits(in, g); why != "" {
+		for i := range e.Candidates {
+			if e.Candidates[i].Eligible {
+				e.Candidates[i].Because += "; but " + why
+			}
+		}
+	}
 	if g.Owner.Zero() {
 		e.IfOwnerDies = "nobody owns it"
 		return e, nil
@@ -432,7 +534,11 @@ func Explain(in Inputs, group string) (Explanation, error) {
 	without := in
 	without.Health = maps.Clone(in.Health)
 	without.Health[g.Owner.Name] = Health{Dead: true, Why: "supposed dead"}
-	for _, c := range Candidates(without, g, Load(in.State)) {
+	if g.Spec.With != "" {
+		e.IfOwnerDies = "it goes where " + g.Spec.With + " goes"
+		return e, nil
+	}
+	for _, c := range Candidates(without, g, PlacesOf(in)) {
 		if c.Eligible {
 			e.IfOwnerDies = fmt.Sprintf("%s takes over %v after its last beat (%s)", c.Node, in.State.Timing.Deadtime, c.Because)
 			if why := g.Spec.WhyExclusive(); why != "" {

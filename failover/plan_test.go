@@ -74,6 +74,19 @@ func setGroups(t *rapid.T, w *world) {
 			Failback:  spec.Failback{On: rapid.Bool().Draw(t, "failback"), After: time.Duration(rapid.IntRange(0, 5).Draw(t, "after")) * time.Minute},
 			Exclusive: rapid.Bool().Draw(t, "exclusive"),
 		}
+		if i > 0 { // only about earlier ones: a circle is refused before
+			other := func(what string) string {
+				if rapid.IntRange(0, 2).Draw(t, what) > 0 {
+					return ""
+				}
+				return rapid.SampledFrom(someGroups[:i]).Draw(t, "other")
+			}
+			g.With, g.Apart, g.After = other("with"), other("apart"), other("after")
+		}
+		if rapid.IntRange(0, 3).Draw(t, "bounded") == 0 {
+			g.MaxPerNode = rapid.IntRange(1, 2).Draw(t, "most")
+		}
+		g.Weight = rapid.IntRange(0, 3).Draw(t, "weight")
 		for j := range 2 {
 			if rapid.Bool().Draw(t, "address") {
 				g.Resources = append(g.Resources, spec.Resource{Type: "ip", Name: fmt.Sprintf("10.0.0.%d", (i+j)%3), Dev: "eth0"})
@@ -161,7 +174,14 @@ func TestPlanHolds(t *testing.T) {
 				if why := unfit(in, before.Nodes[a.To.Name], g); why != "" || a.To != before.Nodes[a.To.Name].Ref() {
 					t.Fatalf("%s goes to %v: %s", a.Group, a.To, why)
 				}
-				if why := content(in, g); why != "" {
+				why := content(in, g)
+				if c.Takeover.Cause == "rule" || c.Takeover.Cause == "failure" {
+					if !ruled(before, g) && !g.GaveUp() {
+						t.Fatalf("%s moves for a %s, and no rule is about it", a.Group, c.Takeover.Cause)
+					}
+					why = ""
+				}
+				if why != "" {
 					t.Fatalf("%s moves to %v for %q, but %s\n%s", a.Group, a.To, c.Takeover.Cause, why, showState(before))
 				}
 			}
@@ -177,6 +197,7 @@ func TestPlanHolds(t *testing.T) {
 		}
 		for name := range moved {
 			keepsWaits(t, in, before.Groups[name], after.State.Groups[name])
+			obeys(t, before, after.State, name)
 		}
 		orphans(t, after)
 	})
@@ -232,6 +253,48 @@ func content(in Inputs, g *fsm.Group) string {
 	return "its owner is well and nobody better is"
 }
 
+// ruled: some rule is about the group.
+func ruled(s *fsm.State, g *fsm.Group) bool {
+	for _, o := range s.Groups {
+		if o.Spec.MaxPerNode > 0 || o.Spec.Apart == g.Spec.Name || o.Spec.With == g.Spec.Name {
+			return true
+		}
+	}
+	return g.Spec.With != "" || g.Spec.Apart != ""
+}
+
+// obeys says the rules once more: the place that a plan gave to a group breaks none,
+// with the others where they are then.
+func obeys(t *rapid.T, before, now *fsm.State, name string) {
+	g := now.Groups[name]
+	bad := func(format string, args ...any) {
+		t.Fatalf("%s goes to %s, but %s\n%s", name, g.Owner.Name, fmt.Sprintf(format, args...), showState(now))
+	}
+	is := func(o *fsm.Group) bool { return o != nil && !o.Deleted && !o.Owner.Zero() && !o.OwnerReleased }
+	if o := now.Groups[g.Spec.With]; o != nil && !o.Deleted && (!is(o) || o.Owner.Name != g.Owner.Name) {
+		bad("%s, which it must be with, is on %s", o.Spec.Name, o.Owner.Name)
+	}
+	if o := before.Groups[g.Spec.After]; o != nil && !o.Deleted && (!o.Started || now.Groups[g.Spec.After].Epoch != o.Epoch) {
+		bad("%s, which it comes after, does not run", o.Spec.Name)
+	}
+	n, most := 0, 100
+	for _, o := range now.Groups {
+		if !is(o) || o.Owner.Name != g.Owner.Name {
+			continue
+		}
+		n++
+		if o.Spec.MaxPerNode > 0 {
+			most = min(most, o.Spec.MaxPerNode)
+		}
+		if o != g && (o.Spec.Apart == name || g.Spec.Apart == o.Spec.Name) && head(now, o) != head(now, g) {
+			bad("%s, which it must be apart from, is there", o.Spec.Name)
+		}
+	}
+	if n > most {
+		bad("there are %d then, and %d is the most", n, most)
+	}
+}
+
 // keepsWaits: who may still hold the group after a move is waited for.
 func keepsWaits(t *rapid.T, in Inputs, old, now *fsm.Group) {
 	own := id.Claim{Group: old.Spec.Name, Node: old.Owner, Epoch: old.Epoch}
@@ -266,7 +329,7 @@ func orphans(t *rapid.T, in Inputs) {
 			continue
 		}
 		for _, n := range in.State.Nodes {
-			if unfit(in, n, g) == "" {
+			if unfit(in, n, g) == "" && waits(in, g) == "" && PlacesOf(in).forbids(g, n.Name) == "" {
 				t.Fatalf("%s has nobody, though %s is well\n%s", name, n.Name, showState(in.State))
 			}
 		}

@@ -101,6 +101,16 @@ func parseGroup(line string) (spec.Group, error) {
 			g.Name = f
 		case key == "prefer":
 			g.Prefer = strings.Split(val, ",")
+		case key == "with":
+			g.With = val
+		case key == "apart":
+			g.Apart = val
+		case key == "after":
+			g.After = val
+		case key == "max":
+			g.MaxPerNode, _ = strconv.Atoi(val)
+		case key == "weight":
+			g.Weight, _ = strconv.Atoi(val)
 		case key == "retry_after":
 			d, err := time.ParseDuration(val)
 			if err != nil {

@@ -117,7 +117,20 @@ type Group struct {
 	OnAcquire []string `json:"on_acquire,omitempty"`
 	OnRelease []string `json:"on_release,omitempty"`
 	OnProblem []string `json:"on_problem,omitempty"`
+	// Rules about other groups, by name; "" = none. With: on the same node as that one,
+	// which chooses. Apart: never on its node. After: given to a node only while that
+	// one runs somewhere.
+	With  string `json:"with,omitempty"`
+	Apart string `json:"apart,omitempty"`
+	After string `json:"after,omitempty"`
+	// MaxPerNode is how many groups may be on its node, itself included. 0 = any.
+	MaxPerNode int `json:"max_per_node,omitempty"`
+	// Weight is what it counts as when nodes are compared by load. 0 = 1.
+	Weight int `json:"weight,omitempty"`
 }
+
+// Load is what the group counts as.
+func (g Group) Load() int { return max(g.Weight, 1) }
 
 // What a group and a resource mean where they are silent.
 const (
