@@ -108,7 +108,7 @@ func Start(cfg Config) (*Node, error) {
 	stream := &streamLayer{name: cfg.Name, id: ServerID(cfg.Name, cfg.Disk), l: cfg.Listener, dial: cfg.Dial}
 	logger := logbridge.HCLog(cfg.Log, "raft")
 	inner := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-		Stream: stream, ServerAddressProvider: stream, MaxPool: 3, MaxRPCsInFlight: 1, Timeout: rpcTimeout, Logger: logger,
+		Stream: stream, ServerAddressProvider: stream, MaxPool: maxPool, MaxRPCsInFlight: 1, Timeout: rpcTimeout, Logger: logger,
 	})
 	n := &Node{cfg: cfg, disk: newDiskWatch(cfg.Stores)}
 	n.trans = newTransport(inner, ServerID(cfg.Name, cfg.Disk), cfg.Name, func(node string) bool {
@@ -402,10 +402,17 @@ func (n *Node) Position() Position {
 
 // Stand makes this node a candidate now, with the voters' leave to leave a leader
 // they still know. Safety of votes and log stays raft's. It may be in vain (a longer
-// log, a heartbeat in that very moment); the caller stands again if need be.
+// log, a heartbeat in that very moment, votes that were split); the caller stands
+// again if need be. A candidate whose election came to nothing waits for raft's own
+// timer, a second or two, and does not listen meanwhile: it is given a newer term
+// first, which makes it a follower.
 func (n *Node) Stand() {
-	if n.raft.State() == raft.Leader {
+	switch n.raft.State() {
+	case raft.Leader:
 		return
+	case raft.Candidate:
+		n.trans.injectTerm(n.raft.CurrentTerm() + 1)
+	case raft.Follower, raft.Shutdown:
 	}
 	n.trans.injectTimeoutNow()
 }

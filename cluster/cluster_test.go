@@ -225,6 +225,76 @@ func TestStand(t *testing.T) {
 	}
 }
 
+// TestSplitVote: two stand in the same moment and vote each for itself. Raft would
+// begin anew a second or two later; whoever stands again wins at once.
+func TestSplitVote(t *testing.T) {
+	split := 0
+	for seed := range 10 {
+		bubble(t, 3, func(l *lab) {
+			lead := l.found()
+			l.applied(must[uint64](t)(lead.Mark(l.t.Context())))
+			time.Sleep(time.Duration(seed) * 37 * time.Millisecond)
+			_, term := lead.Leader()
+			lead.powerCut()
+			var both []*member
+			for _, n := range l.names {
+				if m := l.all[n]; m.Node != nil {
+					both = append(both, m)
+				}
+			}
+			for _, m := range both {
+				go m.Stand()
+			}
+			time.Sleep(100 * time.Millisecond)
+			if both[0].IsLeader() || both[1].IsLeader() {
+				return
+			}
+			if _, now := both[0].Leader(); now == term {
+				t.Fatal("nobody stood")
+			}
+			split++
+			begin := time.Now()
+			both[0].Stand()
+			took := l.until("a leader", func() bool { return both[0].IsLeader() || both[1].IsLeader() })
+			if took > 50*time.Millisecond || !both[0].IsLeader() {
+				t.Errorf("it stood again and led after %v", time.Since(begin))
+			}
+			l.propose("after a split vote")
+		})
+	}
+	t.Logf("votes were split %d times of 10", split)
+	if split == 0 {
+		t.Error("no vote was split: this test has seen nothing")
+	}
+}
+
+// TestElectionOverClosedConnections: raft keeps connections to the other servers, and
+// they were closed behind its back. Who stands wins all the same, at once.
+func TestElectionOverClosedConnections(t *testing.T) {
+	bubble(t, 3, func(l *lab) {
+		first := l.found()
+		next := l.other(first)
+		l.takeOver(next) // it talks to the others from now on
+		time.Sleep(time.Second)
+		l.takeOver(first)
+		time.Sleep(time.Second)
+		first.powerCut()
+		l.mu.Lock()
+		for _, c := range l.conns {
+			check(t, c.Close())
+		}
+		l.mu.Unlock()
+		begin := time.Now()
+		next.Stand()
+		for !next.IsLeader() && time.Since(begin) < 10*time.Second {
+			time.Sleep(time.Millisecond)
+		}
+		if took := time.Since(begin); took > 50*time.Millisecond {
+			t.Errorf("it led after %v", took)
+		}
+	})
+}
+
 func TestHandOver(t *testing.T) {
 	bubble(t, 3, func(l *lab) {
 		lead := l.found()

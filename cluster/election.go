@@ -46,7 +46,7 @@ type Elector struct {
 	voters []string
 	late   map[string]heardLate
 	since  clock.Instant // since when a majority is late; zero = not
-	stood  int           // in how many turns since then we stood
+	stood  int           // the round in which we stood last, counted from 1; 0 = not since then
 }
 
 type heardLate struct {
@@ -100,13 +100,32 @@ func (e *Elector) Decide(now clock.Instant, fresh, step time.Duration) bool {
 			cmp.Compare(a, b),
 		)
 	})
-	// The voters stand in turns, a step each, round and round: those that stood at
-	// once would split the votes, and do it again together.
 	rank := slices.Index(who, e.self)
-	turn, n := int(now.Elapsed(e.since)/step), len(e.voters)
-	if rank < 0 || turn%n != rank || turn/n < e.stood {
+	round, turn := turnAt(now.Elapsed(e.since), step, len(e.voters))
+	if rank < 0 || turn != rank || round <= e.stood {
 		return false
 	}
-	e.stood = turn/n + 1
+	e.stood = round
 	return true
+}
+
+// slowRounds is after how many rounds turns do not become longer any more.
+const slowRounds = 5
+
+// turnAt says whose turn it is, by rank, and in which round, from 1. The voters
+// stand in turns, a step each, round and round: those that stood at once would split
+// the votes, and do it again together. From round to round a turn takes twice as
+// long: where disks or processors are so slow that an election takes more than a
+// step, the next in rank stands in the middle of it, until a turn is long enough.
+func turnAt(elapsed, step time.Duration, voters int) (round, turn int) {
+	for round = 1; ; round++ {
+		whole := step * time.Duration(voters)
+		if elapsed < whole {
+			return round, int(elapsed / step)
+		}
+		elapsed -= whole
+		if round < slowRounds {
+			step *= 2
+		}
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -30,6 +31,9 @@ type lab struct {
 	silent  atomic.Pointer[string] // a node that is not heard, as the others know; nil = none
 	settled atomic.Bool            // every node says that it has caught up
 	sent    atomic.Int64           // writes on raft's connections, both ways counted once
+
+	mu    sync.Mutex
+	conns []net.Conn // all that were dialled
 }
 
 // member is one node; its stores outlive it.
@@ -90,7 +94,13 @@ func (m *member) start() {
 				return nil, fmt.Errorf("no node %s", node)
 			}
 			c, err := h.Dial(ctx, "eth0", netip.AddrPortFrom(to.addr, raftPort))
-			return counted{c, &l.sent}, err
+			if err != nil {
+				return nil, err
+			}
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.conns = append(l.conns, c)
+			return counted{c, &l.sent}, nil
 		},
 	}))
 }

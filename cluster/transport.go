@@ -159,9 +159,42 @@ func (t *transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, args 
 			return nil
 		}
 	}
-	err := t.NetworkTransport.AppendEntries(id, to, args, resp)
+	err := redial(func() error { return t.NetworkTransport.AppendEntries(id, to, args, resp) })
 	t.idle.note(id, args, resp, err, begin)
 	return err
+}
+
+// maxPool is how many idle connections raft keeps to each server.
+const maxPool = 3
+
+// redial makes a call again if it failed at once, once for each idle connection that
+// raft may have kept to the server and that was closed meanwhile: a link fell silent
+// and its streams moved away, or the server was restarted. Raft itself would take a
+// vote that could not be asked for as one not given, and waits for the next election.
+// The calls may come twice: votes and entries are told by their term and index.
+func redial(call func() error) error {
+	for try := 0; ; try++ {
+		begin := time.Now()
+		err := call()
+		if err == nil || try == maxPool || time.Since(begin) > rpcTimeout/10 {
+			return err
+		}
+	}
+}
+
+// RequestVote asks again over a fresh connection; see redial.
+func (t *transport) RequestVote(id raft.ServerID, to raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
+	return redial(func() error { return t.NetworkTransport.RequestVote(id, to, args, resp) })
+}
+
+// RequestPreVote asks again over a fresh connection; see redial.
+func (t *transport) RequestPreVote(id raft.ServerID, to raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
+	return redial(func() error { return t.NetworkTransport.RequestPreVote(id, to, args, resp) })
+}
+
+// TimeoutNow asks again over a fresh connection; see redial.
+func (t *transport) TimeoutNow(id raft.ServerID, to raft.ServerAddress, args *raft.TimeoutNowRequest, resp *raft.TimeoutNowResponse) error {
+	return redial(func() error { return t.NetworkTransport.TimeoutNow(id, to, args, resp) })
 }
 
 // EncodePeer renders a node's name, as raft's configuration has it, and not the
@@ -174,11 +207,16 @@ func (t *transport) header() raft.RPCHeader {
 
 // injectTimeoutNow puts a TimeoutNow into raft's own queue, as if the leader had
 // sent it.
-func (t *transport) injectTimeoutNow() {
-	rpc := raft.RPC{
-		Command:  &raft.TimeoutNowRequest{RPCHeader: t.header()},
-		RespChan: make(chan raft.RPCResponse, 1),
-	}
+func (t *transport) injectTimeoutNow() { t.inject(&raft.TimeoutNowRequest{RPCHeader: t.header()}) }
+
+// injectTerm has raft learn of a newer term, as if a candidate with an empty log had
+// asked for a vote in it, which nobody with any log grants.
+func (t *transport) injectTerm(term uint64) {
+	t.inject(&raft.RequestVoteRequest{RPCHeader: t.header(), Term: term})
+}
+
+func (t *transport) inject(command any) {
+	rpc := raft.RPC{Command: command, RespChan: make(chan raft.RPCResponse, 1)}
 	select {
 	case t.ch <- rpc:
 	case <-t.done:

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 )
 
 // ending is how a command ended for the operator.
@@ -85,6 +86,31 @@ func (r *register) settle(got string) {
 type ownership struct {
 	index, epoch uint64
 	group, node  string
+	at           int64 // when it was decided, by the wall clock that all hosts here share; ns
+}
+
+// twoMoves reports whether the history explains that an address was seen to go from
+// first to second and back within a moment that ended at end: second was made the
+// owner, and first again after it, both just before. A standby that is taken back at
+// once is as quick as that. An instant in which one request was answered by both has
+// no such explanation.
+func twoMoves(list []ownership, group, first, second string, end time.Time) bool {
+	lately := func(o ownership) bool {
+		ago := end.Sub(time.Unix(0, o.at))
+		return ago >= 0 && ago < 50*time.Millisecond
+	}
+	var owners []ownership
+	for _, o := range list {
+		if o.group == group {
+			owners = append(owners, o)
+		}
+	}
+	for i := 2; i < len(owners); i++ {
+		if owners[i-2].node == first && owners[i-1].node == second && owners[i].node == first && lately(owners[i-1]) && lately(owners[i]) {
+			return true
+		}
+	}
+	return false
 }
 
 // rising says what is wrong with a node's history: epochs of a group strictly

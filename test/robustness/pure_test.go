@@ -46,14 +46,14 @@ func TestWhatMayBeLeftOfARegister(t *testing.T) {
 }
 
 func TestHistoriesThatCannotBe(t *testing.T) {
-	good := []ownership{{1, 1, "web", "a"}, {2, 1, "db", "b"}, {5, 2, "web", "b"}}
+	good := []ownership{{1, 1, "web", "a", 0}, {2, 1, "db", "b", 0}, {5, 2, "web", "b", 0}}
 	if bad := rising(good); bad != nil {
 		t.Errorf("a good history: %q", bad)
 	}
 	for name, list := range map[string][]ownership{
-		"epoch used twice": {{1, 1, "web", "a"}, {2, 1, "web", "b"}},
-		"epoch goes back":  {{1, 3, "web", "a"}, {2, 2, "web", "b"}},
-		"event goes back":  {{2, 1, "web", "a"}, {1, 2, "web", "b"}},
+		"epoch used twice": {{1, 1, "web", "a", 0}, {2, 1, "web", "b", 0}},
+		"epoch goes back":  {{1, 3, "web", "a", 0}, {2, 2, "web", "b", 0}},
+		"event goes back":  {{2, 1, "web", "a", 0}, {1, 2, "web", "b", 0}},
 	} {
 		if rising(list) == nil {
 			t.Errorf("%s: nothing said", name)
@@ -62,8 +62,30 @@ func TestHistoriesThatCannotBe(t *testing.T) {
 	if bad := differ("a", "b", good, good[1:]); bad != nil {
 		t.Errorf("equal histories differ: %q", bad)
 	}
-	if differ("a", "b", good, []ownership{{5, 2, "web", "c"}}) == nil {
+	if differ("a", "b", good, []ownership{{5, 2, "web", "c", 0}}) == nil {
 		t.Error("two owners of one epoch: nothing said")
+	}
+}
+
+func TestTwoQuickMovesAreNoOverlap(t *testing.T) {
+	now := time.Now()
+	ago := func(d time.Duration) int64 { return now.Add(-d).UnixNano() }
+	const ms = time.Millisecond
+	for name, tt := range map[string]struct {
+		list []ownership
+		want bool
+	}{
+		"there and back":       {[]ownership{{1, 1, "web", "a", ago(time.Hour)}, {2, 2, "web", "b", ago(6 * ms)}, {4, 3, "web", "a", ago(2 * ms)}}, true},
+		"only there":           {[]ownership{{1, 1, "web", "a", ago(time.Hour)}, {2, 2, "web", "b", ago(6 * ms)}}, false},
+		"an hour ago":          {[]ownership{{1, 1, "web", "a", ago(time.Hour)}, {2, 2, "web", "b", ago(time.Hour)}, {4, 3, "web", "a", ago(time.Hour)}}, false},
+		"decided after it":     {[]ownership{{1, 1, "web", "a", ago(time.Hour)}, {2, 2, "web", "b", ago(6 * ms)}, {4, 3, "web", "a", ago(-2 * ms)}}, false},
+		"another group's":      {[]ownership{{1, 1, "db", "a", ago(time.Hour)}, {2, 2, "db", "b", ago(6 * ms)}, {4, 3, "db", "a", ago(2 * ms)}}, false},
+		"by way of a third":    {[]ownership{{1, 1, "web", "a", ago(time.Hour)}, {2, 2, "web", "c", ago(6 * ms)}, {4, 3, "web", "a", ago(2 * ms)}}, false},
+		"the other way around": {[]ownership{{1, 1, "web", "b", ago(time.Hour)}, {2, 2, "web", "a", ago(6 * ms)}, {4, 3, "web", "b", ago(2 * ms)}}, false},
+	} {
+		if got := twoMoves(tt.list, "web", "a", "b", now); got != tt.want {
+			t.Errorf("%s: %v", name, got)
+		}
 	}
 }
 
