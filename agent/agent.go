@@ -38,9 +38,8 @@ type Options struct {
 	Log     *slog.Logger
 	Version string
 	Host    *Host // nil = this host
-	// Ready is called once the boot clean-up is done and the socket answers; it
-	// never waits for quorum. May be nil.
-	Ready func()
+	// Supervisor is told how this agent lives; nil = nobody is.
+	Supervisor Supervisor
 }
 
 // Agent is one running node.
@@ -80,6 +79,7 @@ type Agent struct {
 	voice    atomic.Pointer[voice]       // set whenever grant changes
 	posts    posts
 	pulse    pulse
+	turns    turns
 	realtime atomic.Pointer[realtime.State] // nil = switched off, or not known yet
 	beats    chan struct{}                  // one slot: send a beat now
 	ears     ears
@@ -88,6 +88,11 @@ type Agent struct {
 	lead     leading
 	problems problems
 	tm       atomic.Pointer[spec.Timing] // the cluster's, once founded
+
+	arranged struct { // what systemd was told of the groups' units; list is groupsLoop's
+		busy, failed atomic.Bool
+		list         string
+	}
 
 	fenced  chan struct{} // one slot: our registration was fenced (R9)
 	changed chan struct{} // one slot: replicated state changed
@@ -217,8 +222,9 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	a.goLoop(a.groupsLoop)
 	a.goLoop(a.joinLoop)
 	a.goLoop(a.probeOwn)
-	if a.opts.Ready != nil {
-		a.opts.Ready()
+	a.goLoop(a.superviseLoop)
+	if a.opts.Supervisor != nil {
+		a.opts.Supervisor.Ready()
 	}
 	a.log.Info("agent runs", "cluster", a.cfg.Cluster, "guard", a.kernel.Tier().String(), "version", a.opts.Version)
 	select {
@@ -226,6 +232,10 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		if a.crashed() {
 			return nil
 		}
+		if a.opts.Supervisor != nil {
+			a.opts.Supervisor.Stopping(a.stopTime())
+		}
+		a.services.Drain()
 		a.handOver()
 	case <-a.removed:
 		a.log.Info("this node left the cluster")
@@ -418,7 +428,7 @@ func (a *Agent) timing() spec.Timing {
 func (a *Agent) stopHolding() {
 	a.drain.Store(true)
 	a.groups.wakeAll()
-	a.groups.waitIdle(30 * time.Second)
+	a.groups.waitIdle(a.stopLimit())
 	a.sendOwed()
 	a.hold.Lock()
 	if a.hold.holder != nil {
@@ -426,6 +436,9 @@ func (a *Agent) stopHolding() {
 	}
 	a.hold.Unlock()
 }
+
+// handOverTime bounds how long others may take to take the groups over.
+const handOverTime = 10 * time.Second
 
 // handOver is an orderly stop: the leader moves our groups while we still serve
 // them; what nobody can take is simply released.
@@ -438,7 +451,7 @@ func (a *Agent) handOver() {
 		a.yield()
 		return
 	}
-	ctx, cancel := context.WithTimeout(a.ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(a.ctx, handOverTime)
 	defer cancel()
 	a.log.Info("stopping: handing groups over first", "groups", a.groups.running())
 	// Nobody may lead just now, as when the leader was restarted before us. There will

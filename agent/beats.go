@@ -59,6 +59,7 @@ func (a *Agent) beatLoop(ctx context.Context) {
 	defer tick.Stop()
 	ticked := a.now()
 	for {
+		a.turn(loopBeats)
 		a.sayBeat(m)
 		select {
 		case <-ctx.Done():
@@ -110,6 +111,7 @@ func (a *Agent) voterLoop(ctx context.Context) {
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	for {
+		a.turn(loopVoter)
 		now := a.now()
 		a.tellExpired(now)
 		a.tellSilent(now)

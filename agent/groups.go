@@ -128,18 +128,23 @@ func (a *Agent) groupsLoop(ctx context.Context) {
 	defer tick.Stop()
 	for {
 		var recs []fsm.Record
-		var all []spec.Resource
+		var all, units []spec.Resource
+		a.turn(loopGroups)
 		a.machine.View(func(s *fsm.State) {
 			for _, g := range s.Groups {
 				recs = append(recs, g.Record())
 				for _, r := range g.Spec.Resources {
-					if r.Type == "ip" {
+					switch r.Type {
+					case "ip":
 						all = append(all, r)
+					case "systemd":
+						units = append(units, r)
 					}
 				}
 			}
 		})
 		a.prepare(all)
+		a.arrange(units)
 		for _, r := range recs {
 			a.adopt(r)
 		}

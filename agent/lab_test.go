@@ -205,7 +205,7 @@ func (h *host) start() {
 		return a
 	}}))
 	sys := &simKernel{h: h, life: lf}
-	opts := Options{Version: "test", Log: log, Ready: func() { h.mu.Lock(); h.ready = true; h.mu.Unlock() }, Host: &Host{
+	opts := Options{Version: "test", Log: log, Supervisor: told{func() { h.mu.Lock(); h.ready = true; h.mu.Unlock() }}, Host: &Host{
 		Network: h.wire, Clock: gatedClock{agentClock{h}, sys}, ID: fmt.Sprintf("boot-%s-%d", h.name, h.boot),
 		Claim: func(string) (func() error, error) { return func() error { return nil }, nil },
 		Kernel: func(string, func(string, string)) (vip.Kernel, error) {

@@ -202,10 +202,13 @@ func (g *Group) stop(ctx context.Context, i int) error {
 }
 
 // StopLimit is how long Stop can take at most, by the time-outs of what runs.
-func (g *Group) StopLimit() time.Duration {
+func (g *Group) StopLimit() time.Duration { return g.s.StopLimit(g.res) }
+
+// StopLimit is how long the stop of a group of these can take at most.
+func (s *Services) StopLimit(resources []spec.Resource) time.Duration {
 	sum := time.Second
-	for _, r := range g.res {
-		if d, err := g.s.drivers.of(r); err == nil {
+	for _, r := range resources {
+		if d, err := s.drivers.of(r); err == nil {
 			// A try that begins just before the limit has its whole time.
 			sum += 2*limits(d, r).Stop + killLimit
 		}

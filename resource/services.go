@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"hanode/internal/spec"
@@ -35,6 +36,7 @@ type Services struct {
 	journal  *Journal
 	scripts  *scripts
 	bus      *bus
+	draining atomic.Bool
 	starts   chan struct{}
 	monitors chan struct{}
 }
@@ -55,7 +57,7 @@ func Open(a Addresses, path string) (*Services, error) {
 	s.drivers = Drivers{
 		"ip":        ipDriver{a: a, s: s.scripts},
 		"exec":      execDriver{base},
-		"systemd":   systemdDriver{bus: s.bus},
+		"systemd":   systemdDriver{bus: s.bus, draining: &s.draining},
 		"lsb":       agentDriver{base, lsb{initDir}},
 		"heartbeat": agentDriver{base, heartbeat{heartbeatDir, initDir, agents}},
 		"ocf":       agentDriver{base, agents},

@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/dbus"
@@ -23,7 +24,8 @@ import (
 // again the unit has not failed. Once it has (Result= says why) it is ours.
 type systemdDriver struct {
 	Plain
-	bus *bus
+	bus      *bus
+	draining *atomic.Bool // the agent itself is being stopped
 }
 
 // unitTimeout is a little more than systemd's own for a start or stop (90 s), so
@@ -254,6 +256,11 @@ func (d systemdDriver) Stop(ctx context.Context, r spec.Resource, env Env) error
 		}
 		result, err := d.job(ctx, func(done chan<- string) error {
 			_, err := c.StopUnitContext(ctx, u.id, "replace", done)
+			if err == nil && d.draining.Load() {
+				// Our own stop comes before this unit's (Arrange), and waits for it: this
+				// one must not wait for ours. The two jobs become one.
+				_, err = c.StopUnitContext(ctx, u.id, "ignore-dependencies", nil)
+			}
 			return err
 		})
 		if err != nil {

@@ -10,6 +10,7 @@ import (
 
 	"hanode/agent"
 	"hanode/config"
+	"hanode/internal/supervise"
 )
 
 func (a *app) agentCommand() *cobra.Command {
@@ -44,7 +45,11 @@ func (a *app) runAgent(ctx context.Context, file string) error {
 	for _, w := range node.Warnings() {
 		log.Warn(w.String())
 	}
-	if err := agent.Run(ctx, node, agent.Options{Log: log, Version: buildVersion()}); err != nil {
+	opts := agent.Options{Log: log, Version: buildVersion()}
+	if s := supervise.Open(); s != nil {
+		opts.Supervisor = s
+	}
+	if err := agent.Run(ctx, node, opts); err != nil {
 		return fmt.Errorf("agent: %w", err)
 	}
 	return nil
