@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"runtime/debug"
 
 	"github.com/spf13/cobra"
 
@@ -45,6 +46,9 @@ func (a *app) runAgent(ctx context.Context, file string) error {
 	for _, w := range node.Warnings() {
 		log.Warn(w.String())
 	}
+	// A Go program that panics, or that a watchdog aborts, exits with 2 like one that
+	// is badly configured, and systemd would not start it again. So it dies by a signal.
+	debug.SetTraceback("crash")
 	opts := agent.Options{Log: log, Version: buildVersion()}
 	if s := supervise.Open(); s != nil {
 		opts.Supervisor = s

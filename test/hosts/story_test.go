@@ -1,0 +1,445 @@
+package hosts
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"hanode/api"
+	"hanode/internal/netlab/watch"
+	"hanode/internal/trust"
+)
+
+// The files of the story: the same on every host.
+const (
+	vip  = "10.77.0.100"
+	page = "http://" + vip + "/who"
+
+	nodeFile = `cluster = "web"
+
+link "eth0" {}
+link "eth1" {}
+
+timing { profile = "lan" }
+
+node "primary"   { address = "10.0.0.1" }
+node "secondary" { address = "10.0.0.2" }
+node "arbiter" {
+  address = "10.0.0.3"
+  role    = "witness"
+}
+`
+	clusterFile = `group "web" {
+  prefer   = ["primary"]
+  failback = "on"
+
+  resource "ip" "` + vip + `/24" {
+    dev = "eth1"
+  }
+  resource "systemd" "apache2" {}
+  resource "systemd" "smbd" {}
+}
+`
+)
+
+// TestStory plays what happens to a failsafe cluster in its life, on three booted
+// Debian hosts with the package installed: primary and secondary with two network
+// cards serve a web page and a Samba share behind one address, arbiter votes. A
+// client asks for the page all the time; an observer asks by ARP, every millisecond,
+// who has the address, and never sees two.
+func TestStory(t *testing.T) {
+	s := &story{t: t, Lab: lab(t, "primary", "secondary", "arbiter")}
+	s.primary, s.secondary, s.arbiter = s.on("primary"), s.on("secondary"), s.on("arbiter")
+	t.Cleanup(s.tell)
+	s.install()
+	s.begin()
+	for run := range *flagRuns {
+		if *flagRuns > 1 {
+			t.Logf("run %d of %d", run+1, *flagRuns)
+		}
+		for _, c := range s.chapters() {
+			s.play(c)
+			if t.Failed() {
+				return
+			}
+		}
+	}
+	s.table()
+}
+
+// chapter is something that happens, who serves then, and how all becomes as before:
+// primary serves, everybody is alive.
+type chapter struct {
+	name   string
+	happen func()
+	holder string // serves when it has happened; "" = primary, which never stopped
+	cause  string // what the history calls the move; "" = there is none
+	mend   func()
+}
+
+func (s *story) chapters() []chapter {
+	p, b, a := s.primary, s.secondary, s.arbiter
+	cut := func(hosts []on, devs ...string) func() {
+		return func() {
+			for _, h := range hosts {
+				for _, dev := range devs {
+					s.do(h.CutLink(dev))
+				}
+			}
+		}
+	}
+	heal := func() {
+		for _, dev := range []string{"eth0", "eth1"} {
+			s.do(p.HealLink(dev))
+		}
+	}
+	powerOn := func(h on) func() { return func() { s.do(h.PowerOn()); up(s.t, h.Host) } }
+	return []chapter{
+		{"systemctl poweroff of primary", func() { s.do(p.PowerOff()) }, "secondary", "switchover", powerOn(p)},
+		{"power cut of primary", func() { s.do(p.PowerCut()) }, "secondary", "failover", powerOn(p)},
+		{"systemctl reboot of primary", func() { s.do(p.Reboot()) }, "primary", "switchover", func() { up(s.t, p.Host) }},
+		{"eth1 of primary pulled", cut([]on{p}, "eth1"), "secondary", "link", heal},
+		{"eth0 of primary pulled", cut([]on{p}, "eth0"), "", "", heal},
+		{"both cables of primary pulled", cut([]on{p}, "eth1", "eth0"), "secondary", "", heal},
+		{"apache2 killed (kill -9)", func() { s.do(p.Signal(p.mainPid("apache2"), syscall.SIGKILL)) }, "", "", nil},
+		{"agent of primary killed (kill -9)", func() { s.do(p.Signal(p.mainPid("hanode"), syscall.SIGKILL)) }, "secondary", "failover", nil},
+		{"agent of primary hangs (SIGSTOP)", func() { s.do(p.Signal(p.mainPid("hanode"), syscall.SIGSTOP)) }, "secondary", "failover", nil},
+		{"primary frozen", func() { s.do(p.Freeze()) }, "secondary", "failover", func() { s.do(p.Thaw()) }},
+		{"arbiter lost", func() { s.do(a.PowerCut()) }, "", "", powerOn(a)},
+		{"both data hosts cut, one returns", func() {
+			s.do(p.PowerCut())
+			s.do(b.PowerCut())
+			s.do(b.PowerOn())
+		}, "secondary", "failover", powerOn(p)},
+		{"cold start of all three", func() {
+			for _, h := range []on{p, b, a} {
+				s.do(h.PowerCut())
+			}
+			for _, h := range []on{p, b, a} {
+				s.do(h.PowerOn())
+			}
+		}, "primary", "", nil},
+	}
+}
+
+// story is the cluster and what was seen of it.
+type story struct {
+	*Lab
+	t                           *testing.T
+	primary, secondary, arbiter on
+	lines                       []line
+}
+
+// line is what a chapter cost the client.
+type line struct {
+	name          string
+	page, address time.Duration // longest time without an answer
+}
+
+func (s *story) on(name string) on { return on{s.Get(name), s.t} }
+
+func (s *story) all() []on { return []on{s.primary, s.secondary, s.arbiter} }
+
+func (s *story) do(err error) {
+	s.t.Helper()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// install boots the hosts, installs the package and writes the files.
+func (s *story) install() {
+	s.t.Helper()
+	boot(s.t, s.Hosts...)
+	key := trust.Generate() + "\n"
+	for _, h := range s.all() {
+		h.dpkg(versionNew)
+		h.write("/etc/hanode/hanode.hcl", nodeFile, 0o644)
+		h.write("/etc/hanode/key", key, 0o600)
+		h.write("/root/web.hcl", clusterFile, 0o644)
+		h.write("/var/www/html/who", h.Name()+"\n", 0o644)
+		if out := h.run("hanode", "validate", "/etc/hanode/hanode.hcl"); !strings.Contains(out, "valid") {
+			s.t.Errorf("validate says %q", out)
+		}
+	}
+}
+
+// begin starts the cluster and its group, and looks at both services through the
+// address.
+func (s *story) begin() {
+	s.t.Helper()
+	begin := time.Now()
+	for _, h := range s.all() {
+		h.run("systemctl", "start", "hanode")
+	}
+	eventually(s.t, time.Minute, "the cluster forms", func() bool {
+		st, err := s.status(s.primary)
+		return err == nil && st.Quorum && st.Leader != nil
+	})
+	s.t.Logf("formed %v after the first systemctl start", time.Since(begin).Round(time.Millisecond))
+	s.primary.run("hanode", "apply", "--yes", "/root/web.hcl")
+	s.settled()
+	// In order: systemd's own stamps.
+	var before int
+	for _, unit := range []string{"apache2", "smbd"} {
+		at, err := strconv.Atoi(s.primary.property(unit, "ActiveEnterTimestampMonotonic"))
+		if err != nil || at <= before {
+			s.t.Errorf("%s is active since %d, the one before it since %d", unit, at, before)
+		}
+		before = at
+	}
+	s.share()
+	eventually(s.t, 5*time.Second, "systemctl status tells what the agent does", func() bool {
+		return strings.Contains(s.primary.property("hanode", "StatusText"), "runs web")
+	})
+	// At shutdown the agent comes first.
+	eventually(s.t, 20*time.Second, "the units are ordered around the agent", func() bool {
+		after := strings.Fields(s.primary.property("hanode", "After"))
+		return slices.Contains(after, "apache2.service") && slices.Contains(after, "smbd.service")
+	})
+}
+
+// play has a chapter happen while a client asks for the page.
+func (s *story) play(c chapter) {
+	s.t.Helper()
+	w, err := watch.Start(s.Client.Host, "eth0", netip.MustParseAddr(vip), netip.MustParseAddr("10.77.0.250"), time.Millisecond)
+	s.do(err)
+	p, err := watch.StartHTTP(s.Client.Host, page, 5*time.Millisecond, 200*time.Millisecond)
+	s.do(err)
+	time.Sleep(200 * time.Millisecond)
+	first := s.epoch()
+	c.happen()
+	holder := c.holder
+	if holder == "" {
+		holder = "primary"
+		time.Sleep(3 * time.Second) // three deadtimes: what had to happen would have
+	}
+	s.serves(holder)
+	pages, addresses := p.Stop(), w.Stop()
+	s.judge(c, pages, addresses)
+	if moved := s.epoch() != first; moved && c.holder == "" {
+		s.t.Errorf("%s: the group moved", c.name)
+	}
+	if c.cause != "" {
+		s.because(c, first)
+	}
+	if c.mend != nil {
+		c.mend()
+	}
+	s.settled()
+	s.share()
+}
+
+// judge notes what the client saw, and complains if it saw two hosts.
+func (s *story) judge(c chapter, pages, addresses watch.Report) {
+	s.t.Helper()
+	l := line{name: c.name, page: longest(pages), address: longest(addresses)}
+	s.lines = append(s.lines, l)
+	if len(addresses.Overlaps) > 0 || len(pages.Overlaps) > 0 {
+		s.t.Errorf("%s: two hosts answered: %+v %+v", c.name, addresses.Overlaps, pages.Overlaps)
+	}
+	s.t.Logf("%-36s page %6d ms, address %6d ms without an answer", c.name, l.page.Milliseconds(), l.address.Milliseconds())
+}
+
+func longest(r watch.Report) (d time.Duration) {
+	for _, p := range r.Phases {
+		d = max(d, p.LongestSilence)
+	}
+	return d
+}
+
+// because wants a move since the epoch to have that cause in the history.
+func (s *story) because(c chapter, since uint64) {
+	s.t.Helper()
+	var seen []string
+	for _, e := range s.events() {
+		if e.Kind == "assigned" && e.Epoch != nil && *e.Epoch > since && e.Cause != nil {
+			seen = append(seen, *e.Cause)
+		}
+	}
+	if len(seen) == 0 || !strings.HasPrefix(seen[0], c.cause) {
+		s.t.Errorf("%s: the first move is a %q, want %q", c.name, seen, c.cause)
+	}
+}
+
+func (s *story) events() []api.Event {
+	for _, h := range s.all() {
+		if h.Halted() {
+			continue
+		}
+		out, err := h.Run("hanode", "events", "--json")
+		if err != nil {
+			continue
+		}
+		var list []api.Event
+		for line := range strings.Lines(out) {
+			var e api.Event
+			if json.Unmarshal([]byte(line), &e) == nil {
+				list = append(list, e)
+			}
+		}
+		return list
+	}
+	return nil
+}
+
+func (s *story) status(h on) (*api.Status, error) {
+	out, err := h.Run("hanode", "status", "--json")
+	if err != nil {
+		return nil, err
+	}
+	st := new(api.Status)
+	return st, json.Unmarshal([]byte(out), st)
+}
+
+// epoch is the group's, by the word of any node.
+func (s *story) epoch() uint64 {
+	for _, h := range s.all() {
+		if h.Halted() {
+			continue
+		}
+		if st, err := s.status(h); err == nil && len(st.Groups) == 1 {
+			return st.Groups[0].Epoch
+		}
+	}
+	return 0
+}
+
+// serves waits until that host's page comes through the address, and the cluster
+// says the same.
+func (s *story) serves(holder string) {
+	s.t.Helper()
+	eventually(s.t, 2*time.Minute, holder+" serves", func() bool {
+		if who, err := s.get(); err != nil || who != holder {
+			return false
+		}
+		for _, h := range s.all() {
+			if h.Halted() {
+				continue
+			}
+			if st, err := s.status(h); err == nil && len(st.Groups) == 1 {
+				g := st.Groups[0]
+				return g.Owner != nil && *g.Owner == holder && g.State != nil && *g.State == api.GroupRunning
+			}
+		}
+		return false
+	})
+}
+
+func (s *story) get() (string, error) {
+	p, err := watch.StartHTTP(s.Client.Host, page, 20*time.Millisecond, 500*time.Millisecond)
+	if err != nil {
+		return "", err
+	}
+	time.Sleep(100 * time.Millisecond)
+	r := p.Stop()
+	for who := range r.By {
+		return who, nil
+	}
+	return "", fmt.Errorf("no answer")
+}
+
+// settled waits until all is as in the beginning, and looks whether the services run
+// on primary and nowhere else.
+func (s *story) settled() {
+	s.t.Helper()
+	s.serves("primary")
+	eventually(s.t, time.Minute, "everybody is alive and has a lease", func() bool {
+		for _, h := range s.all() {
+			out, err := h.Run("hanode", "members", "--json")
+			var list []api.Member
+			if err != nil || json.Unmarshal([]byte(out), &list) != nil || len(list) != 3 {
+				return false
+			}
+			for _, m := range list {
+				if m.State != api.MemberAlive || m.LeaseMS == nil || *m.LeaseMS <= 0 {
+					return false
+				}
+			}
+		}
+		return true
+	})
+	for _, unit := range []string{"apache2", "smbd"} {
+		s.primary.says("active", "systemctl", "is-active", unit)
+		for _, h := range []on{s.secondary, s.arbiter} {
+			h.says("inactive", "systemctl", "is-active", unit)
+		}
+	}
+}
+
+// share fetches a file from the Samba share through the address.
+func (s *story) share() {
+	s.t.Helper()
+	text, err := s.Client.FetchFile(vip, "share", "hello.txt", 10*time.Second)
+	if err != nil || text != pages["/srv/share/hello.txt"] {
+		s.t.Errorf("the share has %q: %v", text, err)
+	}
+}
+
+func (o on) property(unit, name string) string {
+	o.t.Helper()
+	v, err := o.Property(unit, name)
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	return v
+}
+
+func (o on) mainPid(unit string) string {
+	o.t.Helper()
+	pid := o.property(unit, "MainPID")
+	if pid == "0" || pid == "" {
+		o.t.Fatalf("%s does not run on %s", unit, o.Name())
+	}
+	return pid
+}
+
+// tell shows what the hosts say, where the test failed.
+func (s *story) tell() {
+	if !s.t.Failed() {
+		return
+	}
+	for _, h := range s.Hosts {
+		if h.Halted() {
+			s.t.Logf("--- %s is off", h.Name())
+			continue
+		}
+		_ = h.Thaw()
+		for _, cmd := range []string{"hanode status; hanode members; hanode events | tail -n 40", "journalctl --no-pager -b -u hanode -o short-monotonic | tail -n 60"} {
+			out, err := h.Run("sh", "-c", cmd)
+			s.t.Logf("--- %s: %s\n%s%v", h.Name(), cmd, out, err)
+		}
+	}
+}
+
+// table shows median and largest of each chapter.
+func (s *story) table() {
+	s.t.Helper()
+	by := map[string][]line{}
+	var order []string
+	for _, l := range s.lines {
+		if by[l.name] == nil {
+			order = append(order, l.name)
+		}
+		by[l.name] = append(by[l.name], l)
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%-36s %21s %21s\n", "without an answer, ms", "page: median  max", "address: median  max")
+	for _, name := range order {
+		row := by[name]
+		stats := func(of func(line) time.Duration) (median, most int64) {
+			slices.SortFunc(row, func(a, b line) int { return int(of(a) - of(b)) })
+			return of(row[len(row)/2]).Milliseconds(), of(row[len(row)-1]).Milliseconds()
+		}
+		pm, px := stats(func(l line) time.Duration { return l.page })
+		am, ax := stats(func(l line) time.Duration { return l.address })
+		fmt.Fprintf(&b, "%-36s %14d %6d %14d %6d\n", name, pm, px, am, ax)
+	}
+	s.t.Logf("%d runs\n%s", *flagRuns, b.String())
+}
