@@ -17,6 +17,7 @@ var (
 	flagCache  = flag.String("hosts.cache", os.Getenv("HANODE_HOSTS_CACHE"), "where the base system is kept; empty = hanode/hosts in the user's cache")
 	flagMirror = flag.String("hosts.mirror", os.Getenv("HANODE_HOSTS_MIRROR"), "Debian mirror to build it from; empty = what this machine's apt uses")
 	flagDir    = flag.String("hosts.dir", "", "where the hosts' disks are while they run; empty = a folder of the cache")
+	flagPlay   = flag.String("hosts.play", "", "only chapters of the story whose name matches this regular expression")
 	flagRuns   = flag.Int("hosts.runs", 1, "times that each chapter of the story is played")
 )
 
