@@ -94,6 +94,13 @@ func (d *disk) save() error {
 	return atomicfile.Write(d.path(identityFile), b)
 }
 
+// dirID tells this data directory from every other.
+func (d *disk) dirID() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.id.ID
+}
+
 // number is which data directory this is; 0 = not a raft server yet.
 func (d *disk) number() uint64 {
 	d.mu.Lock()

@@ -210,7 +210,7 @@ func (a *Agent) rejoin(ctx context.Context, via string) error {
 		if n.Name == a.cfg.Name {
 			continue
 		}
-		disk, err := a.peers.Rejoin(ctx, n.Name)
+		disk, err := a.peers.Rejoin(ctx, n.Name, a.disk.dirID())
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -221,8 +221,9 @@ func (a *Agent) rejoin(ctx context.Context, via string) error {
 	return errors.Join(errs...)
 }
 
-// Rejoin gives asker the next disk number; the members' loop does the rest.
-func (s service) Rejoin(ctx context.Context, asker string) (uint64, error) {
+// Rejoin gives asker's data directory the next disk number; the members' loop does the
+// rest.
+func (s service) Rejoin(ctx context.Context, asker, dir string) (uint64, error) {
 	a := s.a
 	n := a.node.Load()
 	if n == nil || !n.IsLeader() {
@@ -240,11 +241,11 @@ func (s service) Rejoin(ctx context.Context, asker string) (uint64, error) {
 	if silent, known := a.unheard(asker); known && silent < 3*a.timing().Keepalive {
 		return 0, fmt.Errorf("%s is alive with a disk of its own: its beats are heard", asker)
 	}
-	res, err := n.Propose(ctx, fsm.Command{At: a.host.Clock.Wall(), SetDisk: &fsm.SetDisk{Node: asker, From: from}})
+	res, err := n.Propose(ctx, fsm.Command{At: a.host.Clock.Wall(), SetDisk: &fsm.SetDisk{Node: asker, From: from, ID: dir}})
 	if err == nil && res.Rejected != "" {
 		err = errors.New(res.Rejected)
 	}
-	return from + 1, err
+	return res.Disk, err
 }
 
 // Hello says who this node is.

@@ -15,6 +15,8 @@ type Result struct {
 	Rejected string `json:"rejected"`
 	// Inc answers Register: the node's incarnation now, also when rejected.
 	Inc uint64 `json:"inc"`
+	// Disk answers SetDisk: the number of that data directory.
+	Disk uint64 `json:"disk,omitempty"`
 	// Touched lists groups whose record changed, sorted.
 	Touched []string `json:"touched"`
 }

@@ -18,6 +18,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"sync"
 	"time"
 
@@ -55,8 +56,9 @@ type Service interface {
 	Hello(asker string) Hello
 	Propose(ctx context.Context, c fsm.Command) (fsm.Result, error)
 	Mark(ctx context.Context) (uint64, error)
-	// Rejoin gives asker, whose disk is empty, a new raft identity.
-	Rejoin(ctx context.Context, asker string) (disk uint64, err error)
+	// Rejoin gives asker, whose data directory dir is empty, a new raft identity: one,
+	// however often that directory asks.
+	Rejoin(ctx context.Context, asker, dir string) (disk uint64, err error)
 }
 
 // ErrNotLeader comes back over the wire as itself.
@@ -92,7 +94,7 @@ func NewServer(svc Service, operator http.Handler, log *slog.Logger) *Server {
 		answer(w, i, err)
 	})
 	mux.HandleFunc("POST /peer/rejoin", func(w http.ResponseWriter, r *http.Request) {
-		d, err := svc.Rejoin(r.Context(), asker(r))
+		d, err := svc.Rejoin(r.Context(), asker(r), r.URL.Query().Get("dir"))
 		answer(w, d, err)
 	})
 	if operator != nil {
@@ -269,8 +271,9 @@ func (c *Client) Mark(ctx context.Context, node string) (i uint64, err error) {
 	return i, err
 }
 
-// Rejoin asks node, which should lead, for a new raft identity.
-func (c *Client) Rejoin(ctx context.Context, node string) (disk uint64, err error) {
-	err = c.call(ctx, node, http.MethodPost, "/peer/rejoin", nil, &disk)
+// Rejoin asks node, which should lead, for a new raft identity for the data directory
+// whose id is dir.
+func (c *Client) Rejoin(ctx context.Context, node, dir string) (disk uint64, err error) {
+	err = c.call(ctx, node, http.MethodPost, "/peer/rejoin?dir="+url.QueryEscape(dir), nil, &disk)
 	return disk, err
 }

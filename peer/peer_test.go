@@ -42,6 +42,7 @@ func must[T any](t testing.TB) func(T, error) T {
 type agent struct {
 	mu       sync.Mutex
 	askers   []string
+	dirs     []string
 	commands []fsm.Command
 	err      error
 	entered  chan struct{} // told when a Mark begins, if not nil; it then waits for its ctx
@@ -74,8 +75,9 @@ func (a *agent) Mark(ctx context.Context) (uint64, error) {
 	return 1 << 60, a.err
 }
 
-func (a *agent) Rejoin(_ context.Context, asker string) (uint64, error) {
+func (a *agent) Rejoin(_ context.Context, asker, dir string) (uint64, error) {
 	a.asked(asker)
+	a.dirs = append(a.dirs, dir)
 	return 2, a.err
 }
 
@@ -159,8 +161,11 @@ func TestCalls(t *testing.T) {
 	if i := must[uint64](t)(c.Mark(ctx, "b")); i != 1<<60 {
 		t.Error("mark", i) // no rounding on the way
 	}
-	if d := must[uint64](t)(c.Rejoin(ctx, "b")); d != 2 {
+	if d := must[uint64](t)(c.Rejoin(ctx, "b", "A&b")); d != 2 {
 		t.Error("disk", d)
+	}
+	if d := cmp.Diff([]string{"A&b"}, l.svc.dirs); d != "" {
+		t.Error(d)
 	}
 	if d := cmp.Diff([]string{"a", "a"}, l.svc.askers); d != "" {
 		t.Error(d)
@@ -184,7 +189,7 @@ func TestErrorsOverTheWire(t *testing.T) {
 		l.svc.err = e.err
 		_, err1 := c.Propose(ctx, "b", fsm.Command{})
 		_, err2 := c.Mark(ctx, "b")
-		_, err3 := c.Rejoin(ctx, "b")
+		_, err3 := c.Rejoin(ctx, "b", "")
 		for _, err := range []error{err1, err2, err3} {
 			if err == nil || errors.Is(err, ErrNotLeader) != e.notLeader || !strings.HasPrefix(err.Error(), "b: ") {
 				t.Errorf("%v came back as %v", e.err, err)
