@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -209,10 +210,12 @@ func (h *host) start() {
 		Network: h.wire, Clock: gatedClock{agentClock{h}, sys}, ID: fmt.Sprintf("boot-%s-%d", h.name, h.boot),
 		Claim: func(string) (func() error, error) { return func() error { return nil }, nil },
 		Kernel: func(string, func(string, string)) (vip.Kernel, error) {
-			h.mu.Lock()
-			clear(h.open) // a new guard begins closed
-			h.mu.Unlock()
 			sys.Kernel = h.kernel.Open()
+			// A new guard begins closed. Where there is none, what a dead agent left answers
+			// until this one removes it.
+			h.mu.Lock()
+			maps.DeleteFunc(h.open, func(a netip.Addr, _ opened) bool { return !h.kernel.Answers(a) })
+			h.mu.Unlock()
 			if h.gear != nil {
 				sys.Kernel = h.gear(sys.Kernel)
 			}
