@@ -185,6 +185,20 @@ func (h *host) openedAs(addr netip.Addr) (o opened, ok bool) {
 	return o, ok
 }
 
+// registeredSince reports whether a later run of the agent than was has registered:
+// by then nothing may be left of that one (R8).
+func (h *host) registeredSince(was *life) bool {
+	h.mu.Lock()
+	a, now := h.agent, h.life
+	h.mu.Unlock()
+	if now == was || now.dead() || a == nil {
+		return false
+	}
+	a.hold.Lock()
+	defer a.hold.Unlock()
+	return a.hold.holder != nil
+}
+
 // checkHolder is I2 and I5 for a host that answers.
 func (l *lab) checkHolder(h *host, addr netip.Addr) {
 	o, ok := h.openedAs(addr)
@@ -200,6 +214,10 @@ func (l *lab) checkHolder(h *host, addr netip.Addr) {
 		}
 	}
 	a := o.by.agent
+	if o.by.life.dead() && h.registeredSince(o.by.life) && h.kernel.Answers(addr) {
+		l.fail("I2: %s answers for %v, which an agent that is dead opened, and registered anew", h.name, addr)
+		return
+	}
 	if o.by.life.dead() || o.by.isFrozen() {
 		return // its guard alone decides now, and the writes it made are still to come
 	}
