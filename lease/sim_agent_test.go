@@ -90,6 +90,9 @@ func (h *simHost) answers(s *sim, a int) bool {
 // boot is R8: close and remove everything, then register.
 func (s *sim) boot(h *simHost) {
 	h.proc++
+	if s.calm && h == s.hosts[simNodes] {
+		return // the clone is gone for good
+	}
 	h.booted = true
 	if s.bug != bugNoCleanUp {
 		h.kernel, h.runs = simKernel{}, [simGroups]bool{}

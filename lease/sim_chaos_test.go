@@ -111,6 +111,7 @@ func (s *sim) apply() {
 func (s *sim) calmDown() {
 	s.calm, s.loss, s.suspect = true, 0, false
 	s.heal()
+	s.hosts[simNodes].proc++ // nor does it end a boot
 	s.kill(s.hosts[simNodes], -1)
 	s.elect()
 }
@@ -172,6 +173,9 @@ func (s *sim) lookAfter(ref id.NodeRef) {
 		}
 		if !hurry && s.human.Float64() < .5 || h.agent != nil && h.agent.ref != ref && h.agent.up {
 			return // it has power, and another agent by now that may release it
+		}
+		if h.booted && (h.agent == nil || !h.agent.up) {
+			return // it is just starting: a power cut would have to end that too
 		}
 		s.count["operator pulls the plug"]++
 		s.kill(h, s.later(100*time.Millisecond, 2*time.Second))

@@ -109,7 +109,9 @@ func (s *sim) targets(st *fsm.State, not id.NodeRef) []id.NodeRef {
 }
 
 // out reports evidence that a claim is not in use: its token, or EXPIRED from a
-// majority of the voters of a state in which it is fenced.
+// majority of the voters of a state in which it is fenced. The second is not for a
+// claim that an exclusive group waits for, whichever group is looked at: an address
+// that moved lets two wait for one claim.
 func (s *sim) out(l *simLeader, g *fsm.Group, c id.Claim) bool {
 	st := l.voter.st
 	n := 0
@@ -118,7 +120,11 @@ func (s *sim) out(l *simLeader, g *fsm.Group, c id.Claim) bool {
 			n++
 		}
 	}
-	return l.tokens[c] || !g.Spec.Exclusive && fencedIn(st, c.Node) && n >= st.Voters.Majority()
+	exclusive := g.Spec.Exclusive
+	for _, o := range st.Groups {
+		exclusive = exclusive || o.Spec.Exclusive && slices.ContainsFunc(o.Waits, func(w fsm.Wait) bool { return w.Claim == c })
+	}
+	return l.tokens[c] || !exclusive && fencedIn(st, c.Node) && n >= st.Voters.Majority()
 }
 
 func (s *sim) step(l *simLeader) {
