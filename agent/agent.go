@@ -83,6 +83,7 @@ type Agent struct {
 	realtime atomic.Pointer[realtime.State] // nil = switched off, or not known yet
 	beats    chan struct{}                  // one slot: send a beat now
 	ears     ears
+	known    known
 	elect    election
 	groups   groups
 	lead     leading
@@ -315,6 +316,7 @@ func (a *Agent) bootHost(undo *stopper) error {
 		return err
 	}
 	a.disk = d
+	a.known.load(d.path(knownFile))
 	undo.add("disk", d.close)
 	release, err := a.host.Claim(a.cfg.Cluster)
 	if err != nil {

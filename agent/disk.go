@@ -33,6 +33,9 @@ type identity struct {
 	ID string `json:"id"`
 	// Disk counts this node's data directories; 0 = not a raft server yet (R12).
 	Disk uint64 `json:"disk"`
+	// Asking names the request for the next number while it is not answered: it may be
+	// made many times, also by the next process, and must be one to the cluster.
+	Asking string `json:"asking,omitempty"`
 }
 
 const identityFile = "identity.json"
@@ -94,11 +97,19 @@ func (d *disk) save() error {
 	return atomicfile.Write(d.path(identityFile), b)
 }
 
-// dirID tells this data directory from every other.
-func (d *disk) dirID() string {
+// asking names the request for the next number. A new one is on the disk before it is
+// used.
+func (d *disk) asking() (string, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.id.ID
+	if d.id.Asking == "" {
+		d.id.Asking = rand.Text()
+		if err := d.save(); err != nil {
+			d.id.Asking = ""
+			return "", err
+		}
+	}
+	return d.id.Asking, nil
 }
 
 // number is which data directory this is; 0 = not a raft server yet.
@@ -111,7 +122,7 @@ func (d *disk) number() uint64 {
 func (d *disk) setNumber(n uint64) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.id.Disk = n
+	d.id.Disk, d.id.Asking = n, ""
 	return d.save()
 }
 

@@ -237,7 +237,7 @@ func (a *Agent) handle(p gossip.Packet) {
 		if r, err := lease.ParseRevoke(p.Payload); err == nil {
 			a.onRevoke(p.From, r)
 		}
-	case lease.KindExpired, lease.KindToken, lease.KindRecord, lease.KindLate, lease.KindLinks:
+	case lease.KindExpired, lease.KindToken, lease.KindRecord, lease.KindLate, lease.KindLinks, lease.KindHeld:
 		a.posts.put(post{at: a.host.Clock.Now(), from: p.From, payload: slices.Clone(p.Payload)})
 	}
 }

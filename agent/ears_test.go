@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"hanode/config"
 	"hanode/fsm"
 	"hanode/internal/clock"
 	"hanode/internal/id"
@@ -133,5 +134,26 @@ func TestTokenOfAnotherNodeIsDropped(t *testing.T) {
 				})
 			})
 		})
+	}
+}
+
+// Raft may keep a leader of an older term into the next one; its beats tell.
+func TestOldLeaderIsNoLeader(t *testing.T) {
+	a := &Agent{cfg: &config.Node{Name: "self"}}
+	for name, b := range map[string]lease.Beat{
+		"leads":   {Term: 31, Leads: true},
+		"gave up": {Term: 31},
+		"older":   {Term: 30},
+		"begins":  {Term: 30, Leads: true},
+		"never":   {},
+		"self":    {Term: 30},
+	} {
+		b.Ref = id.NodeRef{Name: name, Inc: 1}
+		a.ears.note(name, b, at(1000), clock.Instant{}, time.Second)
+	}
+	for name, want := range map[string]bool{"leads": false, "gave up": false, "older": true, "begins": false, "never": false, "self": false, "unheard": false, "": false} {
+		if got := a.denies(name, 31); got != want {
+			t.Errorf("%q denies: %v", name, got)
+		}
 	}
 }

@@ -112,6 +112,9 @@ func (a *Agent) leader(n *cluster.Node) (string, uint64) {
 // the best of them stands.
 func (a *Agent) watchLeader(now clock.Instant, n *cluster.Node) {
 	leader, term := n.Leader()
+	if a.denies(leader, term) {
+		leader = ""
+	}
 	e := &a.elect
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -140,6 +143,15 @@ func (a *Agent) watchLeader(now clock.Instant, n *cluster.Node) {
 		a.log.Info("the leader is silent for warntime, or gave up; standing for election", "leader", leader, "term", term)
 		a.goLoop(func(context.Context) { n.Stand() })
 	}
+}
+
+// denies reports whether the node that raft here takes for the leader of this term
+// says in its beats that it led an older one, and does not any more. A candidate that
+// still writes its new term hears heartbeats of the old leader, notes it, and keeps it
+// into the new term.
+func (a *Agent) denies(leader string, term uint64) bool {
+	h, ok := a.ears.get(leader)
+	return ok && leader != a.cfg.Name && !h.beat.Leads && h.beat.Term > 0 && h.beat.Term < term
 }
 
 // late reports whether this voter misses a leader. The caller holds e.mu.

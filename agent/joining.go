@@ -71,6 +71,7 @@ func (a *Agent) joinLoop(ctx context.Context) {
 	a.goLoop(func(ctx context.Context) { n.WhileLeader(ctx, a.leadLoop) })
 	a.goLoop(a.readyLoop)
 	a.goLoop(a.diskLoop)
+	a.goLoop(a.heldLoop)
 	a.goLoop(a.watchState)
 	for ctx.Err() == nil {
 		if !a.drain.Load() {
@@ -110,6 +111,9 @@ func (a *Agent) enter(ctx context.Context) error {
 	stores, err := a.host.Stores(a.cfg.DataDir)
 	if err != nil {
 		return err
+	}
+	if err := a.resume(ctx, stores); err != nil {
+		return errors.Join(err, closeStores(stores))
 	}
 	n, err := cluster.Start(cluster.Config{
 		Name: a.cfg.Name, Disk: a.disk.number(), Machine: a.machine, Stores: stores, Log: a.log,
@@ -205,12 +209,16 @@ func (a *Agent) hello(ctx context.Context, node string) (peer.Hello, error) {
 func (a *Agent) rejoin(ctx context.Context, via string) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
+	request, err := a.disk.asking()
+	if err != nil {
+		return err
+	}
 	var errs []error
 	for _, n := range append([]spec.Node{{Name: via}}, a.cfg.Nodes...) {
 		if n.Name == a.cfg.Name {
 			continue
 		}
-		disk, err := a.peers.Rejoin(ctx, n.Name, a.disk.dirID())
+		disk, err := a.peers.Rejoin(ctx, n.Name, request)
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -221,9 +229,9 @@ func (a *Agent) rejoin(ctx context.Context, via string) error {
 	return errors.Join(errs...)
 }
 
-// Rejoin gives asker's data directory the next disk number; the members' loop does the
-// rest.
-func (s service) Rejoin(ctx context.Context, asker, dir string) (uint64, error) {
+// Rejoin gives asker the next disk number, once for each request; the members' loop
+// does the rest.
+func (s service) Rejoin(ctx context.Context, asker, request string) (uint64, error) {
 	a := s.a
 	n := a.node.Load()
 	if n == nil || !n.IsLeader() {
@@ -241,7 +249,7 @@ func (s service) Rejoin(ctx context.Context, asker, dir string) (uint64, error) 
 	if silent, known := a.unheard(asker); known && silent < 3*a.timing().Keepalive {
 		return 0, fmt.Errorf("%s is alive with a disk of its own: its beats are heard", asker)
 	}
-	res, err := n.Propose(ctx, fsm.Command{At: a.host.Clock.Wall(), SetDisk: &fsm.SetDisk{Node: asker, From: from, ID: dir}})
+	res, err := n.Propose(ctx, fsm.Command{At: a.host.Clock.Wall(), SetDisk: &fsm.SetDisk{Node: asker, From: from, Request: request}})
 	if err == nil && res.Rejected != "" {
 		err = errors.New(res.Rejected)
 	}
@@ -269,11 +277,14 @@ func (s service) Hello(asker string) peer.Hello {
 	if silent, known := a.unheard(asker); known {
 		h.HeardMS = api.MS(silent)
 	}
+	var disk uint64
 	a.machine.View(func(s *fsm.State) {
 		if n := s.Nodes[asker]; n != nil {
-			h.HostID = n.HostID
+			h.HostID, disk = n.HostID, n.Disk
 		}
 	})
+	held := a.heldBy(asker, disk)
+	h.Disk, h.Term, h.LastTerm, h.LastIndex = held.Disk, held.Term, held.Position.LastTerm, held.Position.LastIndex
 	return h
 }
 

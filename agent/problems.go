@@ -48,6 +48,7 @@ var catalogue = map[string]struct{ severity, fix string }{
 	"disk-hung":            {"error", "find out why the disk does not answer (dmesg, the storage behind it); the node keeps what it holds, does not lead and is given nothing new"},
 	"disk-full":            {"error", "make room on the file system of data_dir, or make it writable again; the agent goes on by itself"},
 	"disk-low":             {"warning", "make room on the file system of data_dir before it is full"},
+	"disk-old":             {"error", "nothing to do if a majority of the other voters is up: the node joins anew by itself; else start them"},
 	"disk-failed":          {"error", "the disk of data_dir returns errors; replace it, or move data_dir aside and start the agent again with a new one"},
 	"no-quorum":            {"error", "start the missing voters, or repair the network to them"},
 	"node-dead":            {"error", "start the node, or repair its network"},

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/raft"
+
 	"hanode/fsm"
 )
 
@@ -266,6 +268,63 @@ func TestSplitVote(t *testing.T) {
 	if split == 0 {
 		t.Error("no vote was split: this test has seen nothing")
 	}
+}
+
+// slowStable takes a while to write a number while slow is set.
+type slowStable struct {
+	raft.StableStore
+	slow *atomic.Bool
+}
+
+func (s slowStable) SetUint64(k []byte, v uint64) error {
+	if s.slow.Load() {
+		time.Sleep(300 * time.Millisecond)
+	}
+	return s.StableStore.SetUint64(k, v)
+}
+
+// TestSplitVoteUnderAnOldLeader: while candidates write their new term, heartbeats of
+// the old leader come, and raft keeps it as the leader of the new term, too. It
+// refuses votes for its sake; whoever stands again must be heard in spite of it.
+func TestSplitVoteUnderAnOldLeader(t *testing.T) {
+	var slow atomic.Bool
+	bubbleOn(t, 3, func(string) Stores {
+		return Stores{Log: raft.NewInmemStore(), Stable: slowStable{raft.NewInmemStore(), &slow}, Snapshots: raft.NewInmemSnapshotStore()}
+	}, func(l *lab) {
+		lead := l.found()
+		l.applied(must[uint64](t)(lead.Mark(l.t.Context())))
+		_, term := lead.Leader()
+		var both []*member
+		for _, n := range l.names {
+			if m := l.all[n]; m != lead {
+				both = append(both, m)
+			}
+		}
+		slow.Store(true)
+		for _, m := range both {
+			m.Stand()
+		}
+		time.Sleep(250 * time.Millisecond) // heartbeats come each 100 to 200 ms
+		lead.powerCut()
+		slow.Store(false)
+		l.until("both stand in a newer term", func() bool {
+			_, a := both[0].Leader()
+			_, b := both[1].Leader()
+			return a > term && b > term
+		})
+		time.Sleep(50 * time.Millisecond)
+		for _, m := range both {
+			if who, now := m.Leader(); who != lead.name || m.IsLeader() {
+				t.Fatalf("%s takes %q for the leader of term %d: this test shows nothing", m.name, who, now)
+			}
+		}
+		both[0].Stand()
+		begin := time.Now()
+		l.until("a leader", func() bool { return both[0].IsLeader() || both[1].IsLeader() })
+		if took := time.Since(begin); took > 50*time.Millisecond {
+			t.Errorf("it led after %v", took)
+		}
+	})
 }
 
 // TestElectionOverClosedConnections: raft keeps connections to the other servers, and

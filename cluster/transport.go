@@ -210,9 +210,10 @@ func (t *transport) header() raft.RPCHeader {
 func (t *transport) injectTimeoutNow() { t.inject(&raft.TimeoutNowRequest{RPCHeader: t.header()}) }
 
 // injectTerm has raft learn of a newer term, as if a candidate with an empty log had
-// asked for a vote in it, which nobody with any log grants.
+// asked for a vote in it, which nobody with any log grants. It is heard in spite of a
+// leader: a candidate may take one for it that it hears of an older term.
 func (t *transport) injectTerm(term uint64) {
-	t.inject(&raft.RequestVoteRequest{RPCHeader: t.header(), Term: term})
+	t.inject(&raft.RequestVoteRequest{RPCHeader: t.header(), Term: term, LeadershipTransfer: true})
 }
 
 func (t *transport) inject(command any) {

@@ -539,14 +539,14 @@ func (s *State) setDisk(c *SetDisk, at time.Time) Result {
 	if n == nil || n.Removed {
 		return rejected("%s is not a member", c.Node)
 	}
-	if n.Disk == c.From+1 && n.DiskID == c.ID || c.ID != "" && n.DiskID == c.ID {
-		return Result{Disk: n.Disk} // the same directory, proposed twice
+	if n.DiskRequest == c.Request && (c.Request != "" || n.Disk == c.From+1) {
+		return Result{Disk: n.Disk} // the same request, proposed twice
 	}
 	if n.Disk != c.From {
 		return rejected("%s has data directory %d, not %d", c.Node, n.Disk, c.From)
 	}
 	n.Disk++
-	n.DiskID = c.ID
+	n.DiskRequest = c.Request
 	s.event(Event{Time: at, Node: c.Node, Kind: "disk", Text: fmt.Sprintf("%s came back with an empty data directory (now %d)", c.Node, n.Disk)})
 	return Result{Disk: n.Disk}
 }

@@ -330,16 +330,16 @@ func TestLeave(t *testing.T) {
 	}
 }
 
-// A data directory that asks twice has one number, whatever the leader knew when it
-// asked; another directory has another.
+// A request that is made twice has one number, whatever the leader knew when it was
+// made; another request has another.
 func TestDiskNumbers(t *testing.T) {
 	r := running(t)
-	ask := func(from uint64, dir string) fsm.Result {
-		return r.propose(fsm.Command{SetDisk: &fsm.SetDisk{Node: "a", From: from, ID: dir}})
+	ask := func(from uint64, request string) fsm.Result {
+		return r.propose(fsm.Command{SetDisk: &fsm.SetDisk{Node: "a", From: from, Request: request}})
 	}
 	for i, c := range []struct {
 		from     uint64
-		dir      string
+		request  string
 		disk     uint64
 		rejected bool
 	}{
@@ -348,10 +348,10 @@ func TestDiskNumbers(t *testing.T) {
 		{2, "second", 2, false}, // it was answered before this request was decided
 		{1, "third", 0, true},   // the leader knew too little: it asks again
 		{2, "third", 3, false},
-		{3, "", 4, false}, // a version that sends no id
+		{3, "", 4, false}, // a version that names no request
 		{3, "", 4, false},
 	} {
-		if res := ask(c.from, c.dir); res.Disk != c.disk || (res.Rejected != "") != c.rejected {
+		if res := ask(c.from, c.request); res.Disk != c.disk || (res.Rejected != "") != c.rejected {
 			t.Errorf("request %d: %+v", i, res)
 		}
 	}

@@ -168,13 +168,14 @@ type SetVoters struct {
 	Names   []string `json:"names"`
 }
 
-// SetDisk records that the node came back with another data directory (R12). ID is
-// that directory's own: however often it asks, it gets one number, or a request that
-// was long on its way would leave it with one that is not its own any more.
+// SetDisk records that the node came back with another data directory (R12). However
+// often one request is made, it gets one number: one that was long on its way must not
+// leave the node with a number that is not its own any more.
 type SetDisk struct {
 	Node string `json:"node"`
 	From uint64 `json:"from"`
-	ID   string `json:"id,omitempty"`
+	// Request names the request; "" = one that was not named.
+	Request string `json:"request,omitempty"`
 }
 
 // Report adds to the history.

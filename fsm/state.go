@@ -75,8 +75,8 @@ type Node struct {
 	// Disk counts the node's data directories, from 1: an emptied disk is a new
 	// raft server, never the old one with its memory gone (R12).
 	Disk uint64 `json:"disk"`
-	// DiskID is the data directory that Disk was given to; "" = a founder's first one.
-	DiskID string `json:"disk_id,omitempty"`
+	// DiskRequest is the request that Disk was given to; "" = a founder's first one.
+	DiskRequest string `json:"disk_request,omitempty"`
 
 	// Inc counts registrations. 0 = never registered. Never used again.
 	Inc uint64 `json:"inc"`

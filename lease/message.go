@@ -22,6 +22,7 @@ const (
 	KindRecord  Kind = 6 // body is the agent's: a replicated record, after commit
 	KindLate    Kind = 7 // body is the agent's: an election hint
 	KindLinks   Kind = 8 // body is the agent's: the sender's devices
+	KindHeld    Kind = 9 // body is the agent's: how far the sender's disk has got
 )
 
 // MaxMessage bounds an encoded message; it fits one datagram on any link after

@@ -49,6 +49,12 @@ type Hello struct {
 	// same name from the first one.
 	HeardMS float64 `json:"heard_ms"`
 	HostID  string  `json:"host_id"`
+	// What this node heard of the asker's newest disk: which one it was, its term, and
+	// how far its log reached. 0 = nothing.
+	Disk      uint64 `json:"disk"`
+	Term      uint64 `json:"term"`
+	LastTerm  uint64 `json:"last_term"`
+	LastIndex uint64 `json:"last_index"`
 }
 
 // Service is what an agent answers.
@@ -56,9 +62,9 @@ type Service interface {
 	Hello(asker string) Hello
 	Propose(ctx context.Context, c fsm.Command) (fsm.Result, error)
 	Mark(ctx context.Context) (uint64, error)
-	// Rejoin gives asker, whose data directory dir is empty, a new raft identity: one,
-	// however often that directory asks.
-	Rejoin(ctx context.Context, asker, dir string) (disk uint64, err error)
+	// Rejoin gives asker, whose disk is empty or older than it was, a new raft identity:
+	// one, however often that request is made.
+	Rejoin(ctx context.Context, asker, request string) (disk uint64, err error)
 }
 
 // ErrNotLeader comes back over the wire as itself.
@@ -94,7 +100,7 @@ func NewServer(svc Service, operator http.Handler, log *slog.Logger) *Server {
 		answer(w, i, err)
 	})
 	mux.HandleFunc("POST /peer/rejoin", func(w http.ResponseWriter, r *http.Request) {
-		d, err := svc.Rejoin(r.Context(), asker(r), r.URL.Query().Get("dir"))
+		d, err := svc.Rejoin(r.Context(), asker(r), r.URL.Query().Get("request"))
 		answer(w, d, err)
 	})
 	if operator != nil {
@@ -271,9 +277,9 @@ func (c *Client) Mark(ctx context.Context, node string) (i uint64, err error) {
 	return i, err
 }
 
-// Rejoin asks node, which should lead, for a new raft identity for the data directory
-// whose id is dir.
-func (c *Client) Rejoin(ctx context.Context, node, dir string) (disk uint64, err error) {
-	err = c.call(ctx, node, http.MethodPost, "/peer/rejoin?dir="+url.QueryEscape(dir), nil, &disk)
+// Rejoin asks node, which should lead, for a new raft identity. request names the
+// request, which may be made many times.
+func (c *Client) Rejoin(ctx context.Context, node, request string) (disk uint64, err error) {
+	err = c.call(ctx, node, http.MethodPost, "/peer/rejoin?request="+url.QueryEscape(request), nil, &disk)
 	return disk, err
 }

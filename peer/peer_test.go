@@ -42,7 +42,7 @@ func must[T any](t testing.TB) func(T, error) T {
 type agent struct {
 	mu       sync.Mutex
 	askers   []string
-	dirs     []string
+	requests []string
 	commands []fsm.Command
 	err      error
 	entered  chan struct{} // told when a Mark begins, if not nil; it then waits for its ctx
@@ -75,9 +75,9 @@ func (a *agent) Mark(ctx context.Context) (uint64, error) {
 	return 1 << 60, a.err
 }
 
-func (a *agent) Rejoin(_ context.Context, asker, dir string) (uint64, error) {
+func (a *agent) Rejoin(_ context.Context, asker, request string) (uint64, error) {
 	a.asked(asker)
-	a.dirs = append(a.dirs, dir)
+	a.requests = append(a.requests, request)
 	return 2, a.err
 }
 
@@ -164,7 +164,7 @@ func TestCalls(t *testing.T) {
 	if d := must[uint64](t)(c.Rejoin(ctx, "b", "A&b")); d != 2 {
 		t.Error("disk", d)
 	}
-	if d := cmp.Diff([]string{"A&b"}, l.svc.dirs); d != "" {
+	if d := cmp.Diff([]string{"A&b"}, l.svc.requests); d != "" {
 		t.Error(d)
 	}
 	if d := cmp.Diff([]string{"a", "a"}, l.svc.askers); d != "" {

@@ -1,0 +1,219 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"hanode/cluster"
+	"hanode/internal/atomicfile"
+	"hanode/lease"
+	"hanode/peer"
+)
+
+// A data_dir that was restored from a backup, or whose disk lost what it had said was
+// written, has forgotten votes and entries that others count on, and must not go on
+// under its raft identity (R12). It cannot know that by itself. So every node tells
+// the voters what its disk holds, once it is there; they remember the most they heard
+// of each; and a node that starts asks them before it starts raft. Behind what they
+// know, it joins anew, as an empty disk does.
+//
+// What a disk held in its last moments, or while it was cut off from all who are up
+// now, nobody can tell it.
+
+// known is what was heard of other nodes' disks. Safe for concurrent use.
+type known struct {
+	mu    sync.Mutex
+	m     map[string]cluster.Held
+	dirty bool // not saved yet
+}
+
+func (k *known) hear(from string, h cluster.Held) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if most := k.m[from].Furthest(h); most != k.m[from] {
+		if k.m == nil {
+			k.m = map[string]cluster.Held{}
+		}
+		k.m[from], k.dirty = most, true
+	}
+}
+
+func (k *known) of(name string) cluster.Held {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.m[name]
+}
+
+const knownFile = "disks.json"
+
+// load reads what an earlier process heard. A file that cannot be read is as good as
+// none: others have one too.
+func (k *known) load(path string) {
+	var m map[string]cluster.Held
+	if b, err := os.ReadFile(path); err == nil && json.Unmarshal(b, &m) == nil {
+		for name, h := range m {
+			k.hear(name, h)
+		}
+	}
+}
+
+// save writes what is new. It may fail, as the disk may be full; it is tried again.
+func (k *known) save(path string) error {
+	k.mu.Lock()
+	b, err := json.Marshal(k.m)
+	dirty := k.dirty
+	k.dirty = false
+	k.mu.Unlock()
+	if !dirty {
+		return nil
+	}
+	if err == nil {
+		err = atomicfile.Write(path, b)
+	}
+	if err != nil {
+		k.mu.Lock()
+		k.dirty = true
+		k.mu.Unlock()
+		return fmt.Errorf("save what other nodes' disks hold: %w", err)
+	}
+	return nil
+}
+
+// How often a disk that got further is told, one that did not, and how often what was
+// heard is written down.
+const (
+	tellNews  = 100 * time.Millisecond
+	tellAgain = time.Second
+	saveKnown = 10 * time.Second
+)
+
+// heldLoop tells the voters what this node's disk holds.
+func (a *Agent) heldLoop(ctx context.Context) {
+	n := a.node.Load()
+	tick := time.NewTicker(tellNews)
+	defer tick.Stop()
+	var told cluster.Held
+	var at time.Duration // since it was told
+	var saved time.Duration
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		at, saved = at+tellNews, saved+tellNews
+		if h := n.Held(); h != told || at >= tellAgain {
+			told, at = h, 0
+			others := slices.DeleteFunc(a.raftVoters(n), func(v string) bool { return v == a.cfg.Name })
+			a.gossip.Send(h.Encode([]byte{byte(lease.KindHeld)}), others...)
+		}
+		if saved >= saveKnown {
+			saved = 0
+			if err := a.known.save(a.disk.path(knownFile)); err != nil {
+				a.log.Debug("not saved", "err", err)
+			}
+		}
+	}
+}
+
+// heldBy is the most that is known here of a node's disk.
+func (a *Agent) heldBy(name string, disk uint64) cluster.Held {
+	return a.known.of(name).Furthest(cluster.Held{Disk: disk})
+}
+
+// resume lets the disk go on under its identity if nobody knows better; else it
+// makes it join anew. A majority of the voters must have been asked, this node
+// included: less cannot elect anybody, so nothing waits for it that could go on.
+func (a *Agent) resume(ctx context.Context, stores cluster.Stores) error {
+	mine, voters, err := cluster.Remembered(stores)
+	if err != nil {
+		return err
+	}
+	mine.Disk = a.disk.number()
+	enough := len(voters)/2 + 1
+	others := slices.DeleteFunc(slices.Clone(voters), func(v string) bool { return v == a.cfg.Name })
+	if len(others) < len(voters) {
+		enough--
+	}
+	if len(voters) == 0 || enough == 0 {
+		return nil // never in a cluster, or alone in it
+	}
+	most, err := a.askHeld(ctx, others, enough)
+	if err != nil || !mine.Behind(most) {
+		return err
+	}
+	text := fmt.Sprintf("data_dir holds disk %d, term %d, entry %d of term %d; others heard of disk %d, term %d, entry %d of term %d",
+		mine.Disk, mine.Term, mine.Position.LastIndex, mine.Position.LastTerm, most.Disk, most.Term, most.Position.LastIndex, most.Position.LastTerm)
+	a.log.Warn("this data_dir is older than what others know of it; joining anew", "why", text)
+	a.problems.set("disk-old", text)
+	for ctx.Err() == nil {
+		if err := a.alone(ctx); err != nil {
+			return err
+		}
+		if err := a.rejoin(ctx, others[0]); err == nil {
+			a.problems.clear("disk-old")
+			return nil
+		}
+		sleepCtx(ctx, 100*time.Millisecond)
+	}
+	return ctx.Err()
+}
+
+// How long an answer is waited for once enough have come, and until all are asked
+// again if they did not.
+const (
+	askGrace = 20 * time.Millisecond
+	askAgain = 25 * time.Millisecond
+)
+
+// askHeld asks the others, all at once and again and again, until enough of them have
+// said what they know of this node's disk.
+func (a *Agent) askHeld(ctx context.Context, others []string, enough int) (most cluster.Held, err error) {
+	for ctx.Err() == nil {
+		var answers int
+		if most, answers = a.askHeldOnce(ctx, others, enough); answers >= enough {
+			return most, nil
+		}
+		sleepCtx(ctx, askAgain)
+	}
+	return most, ctx.Err()
+}
+
+func (a *Agent) askHeldOnce(ctx context.Context, others []string, enough int) (most cluster.Held, answers int) {
+	ctx, cancel := context.WithCancel(ctx)
+	var asking sync.WaitGroup
+	defer asking.Wait()
+	defer cancel()
+	said := make(chan peer.Hello, len(others))
+	failed := make(chan struct{}, len(others))
+	for _, name := range others {
+		asking.Go(func() {
+			// An emptied node has forgotten what it heard.
+			if h, err := a.hello(ctx, name); err == nil && h.State != peer.Fresh {
+				said <- h
+			} else {
+				failed <- struct{}{}
+			}
+		})
+	}
+	var grace <-chan time.Time
+	for range others {
+		select {
+		case h := <-said:
+			answers++
+			most = most.Furthest(cluster.Held{Disk: h.Disk, Term: h.Term, Position: cluster.Position{LastTerm: h.LastTerm, LastIndex: h.LastIndex}})
+			if answers >= enough && grace == nil {
+				grace = time.After(askGrace)
+			}
+		case <-failed:
+		case <-grace:
+			return most, answers
+		}
+	}
+	return most, answers
+}
