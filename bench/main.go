@@ -30,6 +30,7 @@ type options struct {
 	dir     string
 	busyFor time.Duration
 	loops   int
+	vips    int
 }
 
 // measurements that need more than one fault and its outage, by name.
@@ -41,6 +42,7 @@ var measurements = map[string]func(options) error{
 	"busy":      busy,
 	"guard":     guardCost,
 	"stale":     stale,
+	"many":      many,
 }
 
 func main() {
@@ -49,11 +51,12 @@ func main() {
 	flag.IntVar(&o.labs, "labs", 1, "clusters side by side, for sigstop20 and rolling")
 	flag.StringVar(&o.profile, "profile", "fast", "timing profile")
 	what := flag.String("what", "power,leader,move",
-		"comma-separated: power, leader, move, stop, kill, link, carrier, idle, sigstop20, rolling, rolling9, busy, guard, stale")
+		"comma-separated: power, leader, move, stop, kill, link, carrier, idle, sigstop20, rolling, rolling9, busy, guard, stale, many")
 	flag.StringVar(&o.binary, "binary", "", "the hanode binary; empty = build it")
 	flag.StringVar(&o.dir, "dir", "", "keep the logs in this folder")
 	flag.DurationVar(&o.busyFor, "for", 30*time.Minute, "how long busy lasts")
 	flag.IntVar(&o.loops, "loops", 4, "busy loops of busy")
+	flag.IntVar(&o.vips, "vips", 1000, "addresses of many")
 	flag.Parse()
 	if !netlab.Isolated() {
 		code, err := netlab.Reexec(os.Args[1:], nil)
@@ -111,11 +114,16 @@ func run(o options, what string) error {
 
 // onCluster runs fn on a settled cluster whose files are in a folder of that name.
 func onCluster(o options, name string, fn func(*livelab.Cluster) error) error {
-	dir := filepath.Join(o.dir, name)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	return onClusterWith(o, livelab.Options{}, name, fn)
+}
+
+// onClusterWith is onCluster with more options for the cluster.
+func onClusterWith(o options, lab livelab.Options, name string, fn func(*livelab.Cluster) error) error {
+	lab.Dir, lab.Binary, lab.Profile = filepath.Join(o.dir, name), o.binary, o.profile
+	if err := os.MkdirAll(lab.Dir, 0o755); err != nil {
 		return err
 	}
-	c, err := livelab.New(livelab.Options{Dir: dir, Binary: o.binary, Profile: o.profile})
+	c, err := livelab.New(lab)
 	if err != nil {
 		return err
 	}
