@@ -23,22 +23,28 @@ const (
 	lifeEvery = 500 * time.Millisecond
 	// A lifetime outlives the lease by lifeSpare at least: it may not take the address
 	// of a healthy holder whose refresh had to wait for the kernel's routing lock.
-	// Where refreshing all takes long (the kernel looks at every IPv6 address of the
-	// host for each one that is written) it is lifeShare times that, up to lifeMost, so
-	// that refreshing takes a few hundredths of one processor at most.
-	lifeSpare = time.Second
-	lifeShare = 50
-	lifeMost  = 30 * time.Second
+	// Where refreshing all takes long it is lifeShare times that, up to lifeMost, so that
+	// refreshing takes two hundredths of one processor at most. That is so with hundreds
+	// of IPv6 addresses: for each one that is written the kernel joins the multicast
+	// groups of all others on the device anew, and reports them to the network (MLD).
+	// Because of these reports IPv6 addresses are written less often in any case.
+	lifeSpare  = time.Second
+	lifeSpare6 = 10 * time.Second
+	lifeShare  = 100
+	lifeMost   = time.Minute
 	// lifeFuzz is more than the kernel's timer takes an address off early by.
 	lifeFuzz = 50 * time.Millisecond
 	// LifeBound is how long after the end of the last lease an address may still be
 	// on a host whose agent is hung or dead, silent as it is: the spare, rounded up
 	// to the kernel's whole seconds, and by how much the kernel was seen to be late.
-	// With hundreds of IPv6 addresses the spare is longer; see lifeMost.
-	LifeBound = lifeSpare + time.Second + 430*time.Millisecond
-	// batch is how many addresses are written in one message to the kernel, and so
-	// how many a release may have to wait for.
-	batch = 64
+	// LifeBound6 is the same for IPv6. With hundreds of those the spare is longer; see
+	// lifeMost.
+	LifeBound  = lifeSpare + time.Second + 430*time.Millisecond
+	LifeBound6 = lifeSpare6 + time.Second + 430*time.Millisecond
+	// batch is how many addresses are written in one message to the kernel at most, and
+	// batchTime how long that may take: a release has to wait for it.
+	batch     = 64
+	batchTime = 2 * time.Millisecond
 )
 
 // lifetime is the valid_lft, in whole seconds, of an address written now under a
@@ -124,9 +130,18 @@ func (k *keeper) lease() (now, end time.Duration) {
 	return k.clk.Now().Boot, end
 }
 
-// spare is by how much lifetimes outlive the lease now. mu is held.
-func (k *keeper) spare() time.Duration {
-	return min(max(lifeSpare, lifeShare*k.cost*time.Duration(len(k.kept))), lifeMost)
+// spare is by how much the lifetime of a outlives the lease now. mu is held.
+func (k *keeper) spare(a netip.Addr) time.Duration {
+	least := lifeSpare
+	if a.Is6() {
+		least = lifeSpare6
+	}
+	return min(max(least, lifeShare*k.cost*time.Duration(len(k.kept))), lifeMost)
+}
+
+// batch is how many addresses may be written at once now. mu is held.
+func (k *keeper) batch() int {
+	return int(min(max(1, batchTime/max(1, k.cost)), batch))
 }
 
 // send writes to the kernel and notes what it costs. mu is held.
@@ -144,7 +159,7 @@ func (k *keeper) add(a Address, index int) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	now, end := k.lease()
-	life := lifetime(now, end, k.spare())
+	life := lifetime(now, end, k.spare(a.Addr))
 	if err := k.send(put(index, a.Addr, life, unix.NLM_F_REPLACE))[0]; err != nil {
 		return err
 	}
@@ -249,10 +264,9 @@ func (k *keeper) writeBatch() (back []netip.Addr, rest time.Duration) {
 		k.lapsed()
 		return nil, -1
 	}
-	spare := k.spare()
 	var list []*kept
 	for _, x := range k.kept {
-		if x.index != 0 && (x.off || due(now, end, x.until, spare)) {
+		if x.index != 0 && (x.off || due(now, end, x.until, k.spare(x.addr.Addr))) {
 			list = append(list, x)
 		}
 	}
@@ -266,17 +280,17 @@ func (k *keeper) writeBatch() (back []netip.Addr, rest time.Duration) {
 		return cmp.Compare(a.until, b.until)
 	})
 	rest = -1
-	if n := len(list); n > batch {
-		rest = max(0, list[batch].until-now) / time.Duration(4*(n/batch))
-		list = list[:batch]
+	if n, most := len(list), k.batch(); n > most {
+		rest = max(0, list[most].until-now) / time.Duration(4*(n/most))
+		list = list[:most]
 	}
 	if len(list) == 0 {
 		return nil, -1
 	}
-	life := lifetime(now, end, spare)
-	msgs := make([]message, len(list))
+	msgs, lives := make([]message, len(list)), make([]uint32, len(list))
 	for i, x := range list {
-		msgs[i] = put(x.index, x.addr.Addr, life, unix.NLM_F_REPLACE)
+		lives[i] = lifetime(now, end, k.spare(x.addr.Addr))
+		msgs[i] = put(x.index, x.addr.Addr, lives[i], unix.NLM_F_REPLACE)
 	}
 	for i, err := range k.send(msgs...) {
 		x := list[i]
@@ -287,7 +301,7 @@ func (k *keeper) writeBatch() (back []netip.Addr, rest time.Duration) {
 			}
 			continue
 		}
-		x.until = now + seconds(life)
+		x.until = now + seconds(lives[i])
 		k.refreshed.Add(1)
 		if x.off {
 			x.off = false
@@ -355,7 +369,7 @@ func (k *keeper) restore(index int, a netip.Addr) (x *kept, by bool) {
 		k.lapsed()
 		return nil, false
 	}
-	life := lifetime(now, end, k.spare())
+	life := lifetime(now, end, k.spare(a))
 	err := k.send(put(index, a, life, unix.NLM_F_EXCL))[0]
 	if errors.Is(err, unix.EEXIST) {
 		return nil, false // the news is older than the address

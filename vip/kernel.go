@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"sync"
@@ -33,10 +34,13 @@ type host struct {
 	macs   map[int]net.HardwareAddr // that neighbours were told of; only watch touches it
 	packet int                      // AF_PACKET socket that only sends
 
-	// mu serialises what changes addresses, devices and the list.
+	listing sync.Mutex             // serialises Prepare; held while the disk writes
+	listed  map[netip.Addr]Address // what vips.json lists: known, and more while Prepare runs; guarded by listing
+
+	// mu serialises what changes addresses and devices.
 	mu       sync.Mutex
 	universe map[netip.Addr]Address // as last prepared
-	known    map[netip.Addr]Address // what the guard knows and vips.json lists
+	known    map[netip.Addr]Address // what the guard knows
 
 	told   sync.Mutex                     // guards the two below
 	raised map[string]string              // problems that stand, by code
@@ -128,8 +132,9 @@ func (h *host) open() (err error) {
 	if err != nil {
 		return err
 	}
+	h.listed = map[netip.Addr]Address{}
 	for _, a := range listed {
-		h.known[a.Addr] = a
+		h.known[a.Addr], h.listed[a.Addr] = a, a
 	}
 	have, err := h.rtnl.addresses()
 	if err != nil {
@@ -204,29 +209,54 @@ func (h *host) Prepare(addrs []Address) error {
 		}
 		want[a.Addr] = a
 	}
+	h.listing.Lock()
+	defer h.listing.Unlock()
+	// The list first: nothing may be on the host that is in no list. What may go from
+	// it goes last.
+	more := maps.Clone(h.listed)
+	maps.Copy(more, want)
+	if err := h.list(more); err != nil {
+		return err
+	}
+	known, err := h.know(want)
+	if err != nil {
+		return err
+	}
+	h.links.prepared(addrs)
+	return h.list(known)
+}
+
+// list makes vips.json name these. It waits for the disk: of the locks only listing
+// is held, which nothing but Prepare takes.
+func (h *host) list(as map[netip.Addr]Address) error {
+	if maps.Equal(as, h.listed) {
+		return nil
+	}
+	if err := saveList(h.opts.Dir, values(as)); err != nil {
+		return err
+	}
+	h.listed = as
+	return nil
+}
+
+// know makes these the addresses that may be added, and returns all that are guarded.
+func (h *host) know(want map[netip.Addr]Address) (known map[netip.Addr]Address, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	have, err := h.rtnl.addresses()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	known, gone := h.split(want, have, h.keep.addresses())
-	// The list first: nothing may be on the host that is in no list.
-	if !sameAddresses(known, h.known) {
-		if err := saveList(h.opts.Dir, values(known)); err != nil {
-			return err
-		}
-	}
 	if err := h.guard.Know(keys(want)); err != nil {
-		return err
+		return nil, err
 	}
 	if err := h.guard.Forget(gone); err != nil {
-		return err
+		return nil, err
 	}
 	h.known, h.universe = known, want
-	h.links.prepared(addrs)
 	h.tally.keep(known)
-	return h.attach()
+	return known, h.attach()
 }
 
 // split says what is known from now on, and what need not be guarded any more:
@@ -562,16 +592,4 @@ func values(m map[netip.Addr]Address) []Address {
 		out = append(out, v)
 	}
 	return out
-}
-
-func sameAddresses(a, b map[netip.Addr]Address) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for k, v := range a {
-		if b[k] != v {
-			return false
-		}
-	}
-	return true
 }
