@@ -37,9 +37,9 @@ const (
 	// LifeBound is how long after the end of the last lease an address may still be
 	// on a host whose agent is hung or dead, silent as it is: the spare, rounded up
 	// to the kernel's whole seconds, and by how much the kernel was seen to be late.
-	// LifeBound6 is the same for IPv6. With hundreds of those the spare is longer; see
-	// lifeMost.
-	LifeBound  = lifeSpare + time.Second + 430*time.Millisecond
+	LifeBound = lifeSpare + time.Second + 430*time.Millisecond
+	// LifeBound6 is the same for IPv6. With hundreds of addresses the spare is longer;
+	// see lifeMost.
 	LifeBound6 = lifeSpare6 + time.Second + 430*time.Millisecond
 	// batch is how many addresses are written in one message to the kernel at most, and
 	// batchTime how long that may take: a release has to wait for it.

@@ -1,0 +1,174 @@
+package watch
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"hanode/internal/netlab"
+)
+
+// Answers is a service of a host for Clients: it answers every datagram from the
+// address that it was sent to, IPv4 and IPv6.
+type Answers struct {
+	conn *net.UDPConn
+	done chan struct{}
+}
+
+// AnswersPort is where it listens.
+const AnswersPort = 7796
+
+// StartAnswers starts the service on h.
+func StartAnswers(h *netlab.Host) (*Answers, error) {
+	s := &Answers{done: make(chan struct{})}
+	err := h.Do(func() (err error) {
+		s.conn, err = net.ListenUDP("udp", &net.UDPAddr{Port: AnswersPort})
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("start the service of %s: %w", h.Name(), err)
+	}
+	raw, err := s.conn.SyscallConn()
+	if err == nil {
+		var failed error
+		err = raw.Control(func(fd uintptr) { failed = unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1) })
+		err = errors.Join(err, failed)
+	}
+	if err != nil {
+		_ = s.conn.Close()
+		return nil, fmt.Errorf("start the service of %s: %w", h.Name(), err)
+	}
+	go s.serve()
+	return s, nil
+}
+
+func (s *Answers) serve() {
+	defer close(s.done)
+	buf, oob := make([]byte, 256), make([]byte, 128)
+	for {
+		n, oobn, _, from, err := s.conn.ReadMsgUDPAddrPort(buf, oob)
+		if err != nil {
+			return // closed: nothing else ends an unconnected socket
+		}
+		// What says where it came to says where the answer comes from.
+		_, _, _ = s.conn.WriteMsgUDPAddrPort(buf[:n], oob[:oobn], from)
+	}
+}
+
+// Close ends the service and waits for it.
+func (s *Answers) Close() {
+	_ = s.conn.Close()
+	<-s.done
+}
+
+// Client is an ordinary client: it asks by UDP through its own kernel, with the
+// neighbour table and the routes that a client has.
+type Client struct {
+	conn  net.Conn
+	every time.Duration
+	quit  chan struct{}
+	done  sync.WaitGroup
+
+	mu    sync.Mutex
+	asked []asking // guarded by mu
+}
+
+type asking struct {
+	at       time.Time
+	answered bool
+}
+
+// StartClient asks the Answers at to from h each interval. Stop ends it.
+func StartClient(h *netlab.Host, to netip.Addr, every time.Duration) (*Client, error) {
+	c := &Client{every: every, quit: make(chan struct{})}
+	err := h.Do(func() (err error) {
+		c.conn, err = net.Dial("udp", netip.AddrPortFrom(to, AnswersPort).String())
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("ask %v from %s: %w", to, h.Name(), err)
+	}
+	c.done.Go(c.read)
+	c.done.Go(c.send)
+	return c, nil
+}
+
+func (c *Client) send() {
+	var b [8]byte
+	next := time.Now()
+	for {
+		if next = next.Add(c.every); time.Until(next) < -c.every {
+			next = time.Now()
+		}
+		select {
+		case <-c.quit:
+			return
+		default:
+			sleep(time.Until(next))
+		}
+		c.mu.Lock()
+		binary.BigEndian.PutUint64(b[:], uint64(len(c.asked)))
+		c.asked = append(c.asked, asking{at: time.Now()})
+		c.mu.Unlock()
+		_, _ = c.conn.Write(b[:]) // what cannot be sent is lost, as for any client
+	}
+}
+
+func (c *Client) read() {
+	b := make([]byte, 64)
+	for {
+		n, err := c.conn.Read(b)
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil || n != 8 {
+			continue // an ICMP error: nobody there just now
+		}
+		i := binary.BigEndian.Uint64(b)
+		c.mu.Lock()
+		if i < uint64(len(c.asked)) {
+			c.asked[i].answered = true
+		}
+		c.mu.Unlock()
+	}
+}
+
+// Served is what a Client saw.
+type Served struct {
+	Sent, Lost int
+	// Silence is the longest time from a question that was answered to the next that
+	// was, with some between them that were not. 0 = none was lost. While this machine
+	// stands still nothing is asked, and that is no silence.
+	Silence time.Duration
+}
+
+// Stop ends the asking, and tells what was seen, without the last 100 ms.
+func (c *Client) Stop() Served {
+	time.Sleep(100 * time.Millisecond)
+	c.mu.Lock()
+	n := len(c.asked) - int(100*time.Millisecond/c.every)
+	c.mu.Unlock()
+	close(c.quit)
+	time.Sleep(100 * time.Millisecond)
+	_ = c.conn.Close()
+	c.done.Wait()
+	s := Served{Sent: max(0, n)}
+	last := -1
+	for i, q := range c.asked[:s.Sent] {
+		if !q.answered {
+			s.Lost++
+			continue
+		}
+		if last >= 0 && i > last+1 {
+			s.Silence = max(s.Silence, q.at.Sub(c.asked[last].at))
+		}
+		last = i
+	}
+	return s
+}
