@@ -18,7 +18,7 @@ import (
 func (a *Agent) prepare(all []spec.Resource) {
 	var addrs []vip.Address
 	for _, r := range all {
-		ad, err := vip.Parse(r.Name, r.Dev)
+		ad, err := vip.Of(r)
 		if err != nil {
 			a.problems.set("bad-address", fmt.Sprintf("%s: %v", r.Name, err))
 			continue
@@ -49,7 +49,7 @@ var errLost = errors.New("the right to hold this group went away")
 // answers would lose the client's first packets.
 func (x addresses) Up(ctx context.Context, r spec.Resource, env resource.Env) error {
 	a := x.a
-	ad, err := vip.Parse(r.Name, r.Dev)
+	ad, err := vip.Of(r)
 	if err != nil {
 		return err
 	}
@@ -91,7 +91,7 @@ func (x addresses) Up(ctx context.Context, r spec.Resource, env resource.Env) er
 // Down closes the guard first: from here on nothing answers, whatever happens next.
 func (x addresses) Down(_ context.Context, r spec.Resource, env resource.Env) error {
 	a := x.a
-	ad, err := vip.Parse(r.Name, r.Dev)
+	ad, err := vip.Of(r)
 	if err != nil {
 		return err
 	}
@@ -114,7 +114,7 @@ func (x addresses) Down(_ context.Context, r spec.Resource, env resource.Env) er
 
 // Device asks the host below, where there is one to ask.
 func (x addresses) Device(r spec.Resource) error {
-	ad, err := vip.Parse(r.Name, r.Dev)
+	ad, err := vip.Of(r)
 	if err != nil || x.a.host.Fits == nil {
 		return err
 	}
@@ -126,7 +126,7 @@ func (x addresses) Device(r spec.Resource) error {
 // that: neither is a fault of the group (R10; failover.Plan moves it if that helps).
 func (x addresses) Check(_ context.Context, r spec.Resource) error {
 	a := x.a
-	ad, err := vip.Parse(r.Name, r.Dev)
+	ad, err := vip.Of(r)
 	if err != nil {
 		return err
 	}

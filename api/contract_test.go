@@ -41,7 +41,9 @@ var contract = []struct {
 	{Exported{}, "groups"},
 	{Group{}, "after apart exclusive failback max_per_node name on_acquire on_problem on_release prefer resources retry_after_ms weight with"},
 	{Failback{}, "after_ms on"},
-	{Resource{}, "agent dev every_ms monitor monitor_timeout_ms name on_acquire params restarts start start_timeout_ms stop stop_timeout_ms timeout_ms type within_ms"},
+	{Route{}, "metric table to via"},
+	{Rule{}, "priority table to"},
+	{Resource{}, "agent dev every_ms label monitor monitor_timeout_ms name network on_acquire params restarts routes rules source start start_timeout_ms stop stop_timeout_ms timeout_ms type within_ms"},
 	{Error{}, "code exit fix message"},
 }
 

@@ -54,6 +54,27 @@ type Resource struct {
 
 	Agent  string `json:"agent"`
 	Params Params `json:"params"`
+
+	Network bool        `json:"network"`
+	Source  bool        `json:"source"`
+	Label   string      `json:"label"`
+	Routes  List[Route] `json:"routes"`
+	Rules   List[Rule]  `json:"rules"`
+}
+
+// Route is spec.Route as JSON.
+type Route struct {
+	To     string `json:"to"`
+	Via    string `json:"via"`
+	Table  int    `json:"table"`
+	Metric int    `json:"metric"`
+}
+
+// Rule is spec.Rule as JSON.
+type Rule struct {
+	To       string `json:"to"`
+	Table    int    `json:"table"`
+	Priority int    `json:"priority"`
 }
 
 // Params are an agent's parameters; none is {} in JSON, not null.
@@ -78,8 +99,17 @@ func FromSpecs(groups []spec.Group) []Group {
 			OnAcquire: g.OnAcquire, OnRelease: g.OnRelease, OnProblem: g.OnProblem,
 		}
 		for _, r := range g.Resources {
+			var routes []Route
+			for _, x := range r.Routes {
+				routes = append(routes, Route(x))
+			}
+			var rules []Rule
+			for _, x := range r.Rules {
+				rules = append(rules, Rule(x))
+			}
 			w.Resources = append(w.Resources, Resource{
 				Type: r.Type, Name: r.Name, Dev: r.Dev, OnAcquire: r.OnAcquire,
+				Network: r.Network, Source: r.Source, Label: r.Label, Routes: routes, Rules: rules,
 				Start: r.Start, Stop: r.Stop, Monitor: r.Monitor,
 				EveryMS: MS(r.Every), TimeoutMS: MS(r.Timeout), Restarts: r.Restarts, WithinMS: MS(r.Within),
 				StartTimeoutMS: MS(r.StartTimeout), StopTimeoutMS: MS(r.StopTimeout), MonitorTimeoutMS: MS(r.MonitorTimeout),
@@ -154,6 +184,13 @@ func (w Resource) spec() (spec.Resource, error) {
 	}
 	if len(w.Params) > 0 {
 		r.Params = w.Params
+	}
+	r.Network, r.Source, r.Label = w.Network, w.Source, w.Label
+	for _, x := range w.Routes {
+		r.Routes = append(r.Routes, spec.Route(x))
+	}
+	for _, x := range w.Rules {
+		r.Rules = append(r.Rules, spec.Rule(x))
 	}
 	if err := checkName("type", w.Type); err != nil {
 		return r, err

@@ -18,7 +18,7 @@ const (
 
 var (
 	groupKeys = []string{"prefer", "failback", "exclusive", "retry_after", "on_acquire", "on_release", "on_problem", "with", "apart", "after", "max_per_node", "weight"}
-	ipKeys    = []string{"dev", "on_acquire", "start_timeout"}
+	ipKeys    = []string{"dev", "prefix", "source", "label", "on_acquire", "start_timeout"}
 	execKeys  = []string{"start", "stop", "monitor", "every", "timeout", "start_timeout", "stop_timeout", "monitor_timeout", "restarts", "within"}
 	// serviceKeys are those of the types whose commands are known: systemd, lsb,
 	// heartbeat, ocf. monitor is the time between two looks.
@@ -216,8 +216,8 @@ func (b *block) resource() (spec.Resource, place) {
 	b.where = subject(r)
 	switch r.Type {
 	case "ip":
-		b.check(shape{keys: ipKeys})
-		r.Dev = note(&p, "dev", b.str("dev"))
+		b.check(shape{keys: ipKeys, blocks: map[string]string{"route": routeForm, "rule": ruleForm}})
+		b.ip(&r, &p)
 		r.OnAcquire = b.args(&p, "on_acquire")
 		r.StartTimeout = note(&p, "start_timeout", b.duration("start_timeout"))
 	case "exec":

@@ -48,6 +48,7 @@ func formatResource(body *hclwrite.Body, r spec.Resource) {
 	if r.Dev != "" {
 		body.SetAttributeValue("dev", cty.StringVal(r.Dev))
 	}
+	formatIP(body, r)
 	formatArgs(body, "on_acquire", r.OnAcquire)
 	formatArgs(body, "start", r.Start)
 	formatArgs(body, "stop", r.Stop)
@@ -106,6 +107,40 @@ func formatRules(body *hclwrite.Body, g spec.Group) {
 func formatArgs(body *hclwrite.Body, key string, args []string) {
 	if len(args) > 0 {
 		body.SetAttributeValue(key, stringList(args))
+	}
+}
+
+// formatIP writes what only an ip resource has, but for dev.
+func formatIP(body *hclwrite.Body, r spec.Resource) {
+	if r.Network {
+		body.SetAttributeValue("prefix", cty.StringVal("network"))
+	}
+	if r.Source {
+		body.SetAttributeValue("source", cty.True)
+	}
+	if r.Label != "" {
+		body.SetAttributeValue("label", cty.StringVal(r.Label))
+	}
+	number := func(body *hclwrite.Body, key string, n int) {
+		if n != 0 {
+			body.SetAttributeValue(key, cty.NumberIntVal(int64(n)))
+		}
+	}
+	for _, x := range r.Routes {
+		route := body.AppendNewBlock("route", []string{x.To}).Body()
+		if x.Via != "" {
+			route.SetAttributeValue("via", cty.StringVal(x.Via))
+		}
+		number(route, "table", x.Table)
+		number(route, "metric", x.Metric)
+	}
+	for _, x := range r.Rules {
+		rule := body.AppendNewBlock("rule", nil).Body()
+		if x.To != "" {
+			rule.SetAttributeValue("to", cty.StringVal(x.To))
+		}
+		number(rule, "table", x.Table)
+		number(rule, "priority", x.Priority)
 	}
 }
 

@@ -178,7 +178,7 @@ func (c *groupCheck) resources(g spec.Group, p place) {
 // ip checks one ip resource.
 func (c *groupCheck) ip(g spec.Group, r spec.Resource, at place) {
 	for _, key := range execOnly(r) {
-		c.add(at.line, finding{what: fmt.Sprintf("%s in group %s has %s", subject(r), quote(g.Name), key), allowed: "an ip takes " + strings.Join(ipKeys, ", ")})
+		c.add(at.line, finding{what: fmt.Sprintf("%s in group %s has %s", subject(r), quote(g.Name), key), allowed: "an ip takes " + strings.Join(ipKeys, ", ") + " and blocks route and rule"})
 	}
 	c.hooks(subject(r), at, map[string][]string{"on_acquire": r.OnAcquire})
 	if r.StartTimeout != 0 && len(r.OnAcquire) == 0 && !at.bad["on_acquire"] {
@@ -202,6 +202,9 @@ func (c *groupCheck) ip(g spec.Group, r spec.Resource, at place) {
 	addr, bad := checkVIP(subject(r), r.Name, dev)
 	if c.refused(at.line, bad) {
 		return
+	}
+	if what, allowed := r.CheckIP(); what != "" {
+		c.add(at.line, finding{what: fmt.Sprintf("%s in group %s %s", subject(r), quote(g.Name), what), allowed: allowed})
 	}
 	if v, taken := c.vips[addr]; taken {
 		f := finding{
@@ -248,7 +251,7 @@ func (c *groupCheck) exec(g spec.Group, r spec.Resource, at place) {
 	sub := subject(r)
 	c.refused(at.line, checkName("exec", r.Name))
 	if r.Dev != "" {
-		c.add(at.line, finding{what: fmt.Sprintf("%s in group %s has dev", sub, quote(g.Name)), allowed: "only an ip takes dev"})
+		c.add(at.line, finding{what: fmt.Sprintf("%s in group %s has dev", sub, quote(g.Name)), allowed: "only an ip takes dev, prefix, source, label and blocks route and rule"})
 	}
 	for _, cmd := range []struct {
 		key  string
@@ -279,6 +282,11 @@ func (c *groupCheck) ownKeys(g spec.Group, r spec.Resource, at place) {
 	}{
 		{"dev", r.Dev != "" && r.Type != "exec", "ip"},
 		{"on_acquire", r.OnAcquire != nil, "ip"},
+		{"prefix", r.Network, "ip"},
+		{"source", r.Source, "ip"},
+		{"label", r.Label != "", "ip"},
+		{"route", r.Routes != nil, "ip"},
+		{"rule", r.Rules != nil, "ip"},
 		{"agent", r.Agent != "" && r.Type != "ocf", "ocf"},
 		{"params", r.Params != nil && r.Type != "ocf", "ocf"},
 		{"start", r.Start != nil && r.Type != "exec", "exec"},

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -59,6 +60,21 @@ func resourceGen(g, i int) *rapid.Generator[spec.Resource] {
 				r.OnAcquire, r.StartTimeout = argv().Draw(t, "on_acquire"), span().Draw(t, "bound")
 			}
 			r.Dev = rapid.SampledFrom([]string{"", "eth0", "br-lan", "eth1.100", "${x}"}).Draw(t, "dev")
+			r.Network = strings.Contains(r.Name, "/") && rapid.Bool().Draw(t, "network")
+			r.Source = rapid.Bool().Draw(t, "source")
+			r.Label = rapid.SampledFrom([]string{"", "eth0:web", "${x}"}).Draw(t, "label")
+			for range rapid.IntRange(0, 2).Draw(t, "routes") {
+				r.Routes = append(r.Routes, spec.Route{
+					To: "10.9.0.0/16", Via: rapid.SampledFrom([]string{"", "10.0.0.254"}).Draw(t, "via"),
+					Table: rapid.IntRange(0, math.MaxInt32).Draw(t, "table"), Metric: rapid.IntRange(0, math.MaxInt32).Draw(t, "metric"),
+				})
+			}
+			for range rapid.IntRange(0, 2).Draw(t, "rules") {
+				r.Rules = append(r.Rules, spec.Rule{
+					To: rapid.SampledFrom([]string{"", "10.9.0.0/16"}).Draw(t, "to"), Table: rapid.IntRange(1, math.MaxInt32).Draw(t, "table"),
+					Priority: rapid.IntRange(1, 32765).Draw(t, "priority"),
+				})
+			}
 			return r
 		}
 		if rapid.Bool().Draw(t, "unit") {

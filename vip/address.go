@@ -11,6 +11,16 @@ type Address struct {
 	Addr   netip.Addr   // never IPv4 in IPv6, no zone
 	Prefix netip.Prefix // as written: its bits name the network, not what goes on the device
 	Dev    string       // "" = the device whose subnet holds Addr
+
+	// Network puts it on with Prefix's length, and for IPv4 the broadcast address;
+	// otherwise as /32 or /128.
+	Network bool
+	// Source lets the kernel choose it as a source address.
+	Source bool
+	// Label is its IFA_LABEL, IPv4 only; "" = the device's name.
+	Label string
+	// Routing is put on and taken off with it; "" = none. See Of.
+	Routing Routing
 }
 
 func (a Address) String() string {

@@ -266,7 +266,7 @@ func TestPrepareForgetsWhatIsNeitherWantedNorThere(t *testing.T) {
 	if err := k.Close(vip6); !errors.Is(err, ErrNotPrepared) {
 		t.Errorf("close of a forgotten address: %v", err)
 	}
-	clash := Address{vip4.Addr, vip4.Prefix, "eth0"}
+	clash := Address{Addr: vip4.Addr, Prefix: vip4.Prefix, Dev: "eth0"}
 	if err := k.Prepare([]Address{vip4, clash}); err == nil || !strings.Contains(err.Error(), "eth0") {
 		t.Errorf("one address asked for twice: %v", err)
 	}

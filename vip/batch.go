@@ -16,24 +16,33 @@ import (
 // message is one request that the kernel acknowledges.
 type message = *nl.NetlinkRequest
 
-// put asks for the bare address on a device, living for that many seconds: never to
-// be a source by preference, without duplicate detection, and marked. flags say
-// what if it is there: unix.NLM_F_REPLACE or unix.NLM_F_EXCL.
-func put(index int, a netip.Addr, life uint32, flags int) message {
-	req := addressMessage(unix.RTM_NEWADDR, unix.NLM_F_CREATE|flags, index, a)
+// put asks for the address on a device, living for that many seconds: never to be a
+// source by preference unless it may, without duplicate detection, and marked. flags
+// say what if it is there: unix.NLM_F_REPLACE or unix.NLM_F_EXCL.
+func put(index int, a Address, life uint32, flags int) message {
+	req := addressMessage(unix.RTM_NEWADDR, unix.NLM_F_CREATE|flags, index, a.onDevice())
 	f := make([]byte, 4)
-	if a.Is6() {
+	if a.Addr.Is6() {
 		binary.NativeEndian.PutUint32(f, unix.IFA_F_NODAD)
 	}
 	req.AddData(nl.NewRtAttr(unix.IFA_FLAGS, f))
-	c := nl.IfaCacheInfo{IfaCacheinfo: unix.IfaCacheinfo{Prefered: 0, Valid: life}}
+	if a.Network && a.Addr.Is4() && a.Prefix.Bits() < 31 {
+		req.AddData(nl.NewRtAttr(unix.IFA_BROADCAST, broadcast(a.Prefix).AsSlice()))
+	}
+	if a.Label != "" {
+		req.AddData(nl.NewRtAttr(unix.IFA_LABEL, append([]byte(a.Label), 0)))
+	}
+	c := nl.IfaCacheInfo{IfaCacheinfo: unix.IfaCacheinfo{Valid: life}}
+	if a.Source {
+		c.Prefered = life
+	}
 	req.AddData(nl.NewRtAttr(unix.IFA_CACHEINFO, c.Serialize()))
 	req.AddData(nl.NewRtAttr(attrProto, []byte{ourProto}))
 	return req
 }
 
-// takeOff asks for the bare address to go.
-func takeOff(index int, a netip.Addr) message {
+// takeOff asks for an address to go.
+func takeOff(index int, a netip.Prefix) message {
 	return addressMessage(unix.RTM_DELADDR, 0, index, a)
 }
 
@@ -42,14 +51,15 @@ func isGone(err error) bool {
 	return errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.ENODEV)
 }
 
-func addressMessage(kind, flags, index int, a netip.Addr) message {
+func addressMessage(kind, flags, index int, p netip.Prefix) message {
+	a := p.Addr()
 	req := nl.NewNetlinkRequest(kind, flags|unix.NLM_F_ACK)
 	family := unix.AF_INET
 	if a.Is6() {
 		family = unix.AF_INET6
 	}
 	msg := nl.NewIfAddrmsg(family)
-	msg.Index, msg.Prefixlen = uint32(index), uint8(a.BitLen())
+	msg.Index, msg.Prefixlen = uint32(index), uint8(p.Bits())
 	req.AddData(msg)
 	req.AddData(nl.NewRtAttr(unix.IFA_LOCAL, a.AsSlice()))
 	req.AddData(nl.NewRtAttr(unix.IFA_ADDRESS, a.AsSlice()))

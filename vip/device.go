@@ -75,6 +75,11 @@ type assigned struct {
 	marked bool // carries our mark
 }
 
+// address is what stands there as an address of ours.
+func (x assigned) address() Address {
+	return Address{Addr: x.prefix.Addr(), Prefix: x.prefix, Network: !x.prefix.IsSingleIP()}
+}
+
 // choose picks the device for a: the named one, or the only one with a subnet
 // that holds it.
 func (ds devices) choose(a Address, have []assigned) (device, error) {

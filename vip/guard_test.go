@@ -328,7 +328,7 @@ func TestNewDeviceIsGuarded(t *testing.T) {
 		must(t, k.Renew(in(20*time.Second)))
 		wantAnswers(t, as, "with a second device")
 		// arp_ignore lets eth1 answer only for its own addresses, so put one there.
-		other := Address{netip4("10.9.1.100"), prefix("10.9.1.100/24"), "eth1"}
+		other := Address{Addr: netip4("10.9.1.100"), Prefix: prefix("10.9.1.100/24"), Dev: "eth1"}
 		must(t, k.Prepare(append([]Address{other}, bothVIPs...)))
 		must(t, k.Add(other))
 		c := packetSocket(t, l.peer, "eth1", unix.ETH_P_ARP)

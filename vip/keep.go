@@ -160,7 +160,7 @@ func (k *keeper) add(a Address, index int) error {
 	defer k.mu.Unlock()
 	now, end := k.lease()
 	life := lifetime(now, end, k.spare(a.Addr))
-	if err := k.send(put(index, a.Addr, life, unix.NLM_F_REPLACE))[0]; err != nil {
+	if err := k.send(put(index, a, life, unix.NLM_F_REPLACE))[0]; err != nil {
 		return err
 	}
 	k.kept[a.Addr] = &kept{addr: a, index: index, until: now + seconds(life)}
@@ -290,7 +290,7 @@ func (k *keeper) writeBatch() (back []netip.Addr, rest time.Duration) {
 	msgs, lives := make([]message, len(list)), make([]uint32, len(list))
 	for i, x := range list {
 		lives[i] = lifetime(now, end, k.spare(x.addr.Addr))
-		msgs[i] = put(x.index, x.addr.Addr, lives[i], unix.NLM_F_REPLACE)
+		msgs[i] = put(x.index, x.addr, lives[i], unix.NLM_F_REPLACE)
 	}
 	for i, err := range k.send(msgs...) {
 		x := list[i]
@@ -324,7 +324,7 @@ func (k *keeper) tooLate(list []*kept) bool {
 	}
 	msgs := make([]message, len(list))
 	for i, x := range list {
-		msgs[i], x.off = takeOff(x.index, x.addr.Addr), true
+		msgs[i], x.off = takeOff(x.index, x.addr.onDevice()), true
 	}
 	for i, err := range k.send(msgs...) {
 		if err != nil && !isGone(err) {
@@ -338,8 +338,9 @@ func (k *keeper) tooLate(list []*kept) bool {
 
 // deleted is told by the kernel that a left a device. It is put back at once, if the
 // lease runs and the device is there; otherwise it stays off until look or moved.
-func (k *keeper) deleted(index int, a netip.Addr) {
-	x, by := k.restore(index, a)
+func (k *keeper) deleted(index int, p netip.Prefix) {
+	a := p.Addr()
+	x, by := k.restore(index, p)
 	if x == nil {
 		return
 	}
@@ -351,11 +352,12 @@ func (k *keeper) deleted(index int, a netip.Addr) {
 
 // restore puts a back where it was taken from. It returns nil if it did nothing;
 // by says that another program had taken it.
-func (k *keeper) restore(index int, a netip.Addr) (x *kept, by bool) {
+func (k *keeper) restore(index int, p netip.Prefix) (x *kept, by bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	a := p.Addr()
 	x = k.kept[a]
-	if x == nil || x.index != index || x.off {
+	if x == nil || x.index != index || x.off || x.addr.onDevice() != p {
 		return nil, false
 	}
 	now, end := k.lease()
@@ -370,7 +372,7 @@ func (k *keeper) restore(index int, a netip.Addr) (x *kept, by bool) {
 		return nil, false
 	}
 	life := lifetime(now, end, k.spare(a))
-	err := k.send(put(index, a, life, unix.NLM_F_EXCL))[0]
+	err := k.send(put(index, x.addr, life, unix.NLM_F_EXCL))[0]
 	if errors.Is(err, unix.EEXIST) {
 		return nil, false // the news is older than the address
 	}
@@ -427,15 +429,15 @@ func (k *keeper) resync() {
 		on[spot{x.index, x.prefix.Addr()}] = true
 	}
 	k.mu.Lock()
-	var gone []spot
+	var gone []kept
 	for a, x := range k.kept {
-		if p := (spot{x.index, a}); !x.off && !on[p] {
-			gone = append(gone, p)
+		if !x.off && !on[spot{x.index, a}] {
+			gone = append(gone, *x)
 		}
 	}
 	k.mu.Unlock()
-	for _, p := range gone {
-		k.deleted(p.index, p.addr)
+	for _, x := range gone {
+		k.deleted(x.index, x.addr.onDevice())
 	}
 }
 

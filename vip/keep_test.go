@@ -92,7 +92,7 @@ func (m *machine) deletions(t *testing.T) *atomic.Int64 {
 	must(t, err)
 	t.Cleanup(n.close)
 	var count atomic.Int64
-	go n.run(func(int, netip.Addr) { count.Add(1) }, func() { count.Add(1 << 32) })
+	go n.run(func(int, netip.Prefix) { count.Add(1) }, func() { count.Add(1 << 32) })
 	return &count
 }
 
@@ -227,7 +227,7 @@ func TestLateRefreshDoesNotResurrect(t *testing.T) {
 	clk.by, clk.after = time.Minute, 1
 	for _, a := range bothVIPs {
 		clk.reads.Store(0)
-		k.keep.deleted(k.placed[a.Addr].index, a.Addr)
+		k.keep.deleted(k.placed[a.Addr].index, a.onDevice())
 	}
 	if on := l.host.has(t, bothVIPs...); len(on) != 0 {
 		t.Errorf("after the lease %v was put back", on)

@@ -34,6 +34,7 @@ type host struct {
 	macs   map[int]net.HardwareAddr // that neighbours were told of; only watch touches it
 	packet int                      // AF_PACKET socket that only sends
 
+	saving  sync.Mutex             // serialises writing what devices had before
 	listing sync.Mutex             // serialises Prepare; held while the disk writes
 	listed  map[netip.Addr]Address // what vips.json lists: known, and more while Prepare runs; guarded by listing
 
@@ -41,9 +42,11 @@ type host struct {
 	mu       sync.Mutex
 	universe map[netip.Addr]Address // as last prepared
 	known    map[netip.Addr]Address // what the guard knows
+	settings changed                // of devices, by us
 
-	told   sync.Mutex                     // guards the two below
+	told   sync.Mutex                     // guards the three below
 	raised map[string]string              // problems that stand, by code
+	flows  []netip.Addr                   // released, and their connections still tracked
 	robbed map[netip.Addr][]clock.Instant // when another program took an address off, lately
 
 	// look guards what sending needs; it is held for map accesses only.
@@ -59,7 +62,8 @@ type host struct {
 // place is where an address of ours is.
 type place struct {
 	index  int
-	router bool // the device forwards IPv6
+	on     netip.Prefix // as it stands there
+	router bool         // the device forwards IPv6
 }
 
 // Open takes hold of this host: every address that an older incarnation may have
@@ -87,7 +91,11 @@ func Open(opts Options) (Kernel, error) {
 	h.ann = newAnnouncer(h.send, h.deviceOf)
 	h.keep = &keeper{
 		clk: opts.Clock, log: opts.Log, kick: make(chan struct{}, 1), kept: map[netip.Addr]*kept{},
-		again: func(which func(Address) bool) { h.ann.again(which) }, taken: h.taken,
+		again: func(which func(Address) bool) {
+			h.refurnish(which)
+			h.ann.again(which)
+		},
+		taken: h.taken,
 	}
 	if err := h.open(); err != nil {
 		h.release()
@@ -136,13 +144,16 @@ func (h *host) open() (err error) {
 	for _, a := range listed {
 		h.known[a.Addr], h.listed[a.Addr] = a, a
 	}
+	if h.settings, err = loadSettings(h.opts.Dir); err != nil {
+		return err
+	}
 	have, err := h.rtnl.addresses()
 	if err != nil {
 		return err
 	}
 	for _, x := range have {
-		if a := x.prefix.Addr(); x.marked && h.known[a] == (Address{}) {
-			h.known[a] = Address{Addr: a, Prefix: x.prefix}
+		if _, ok := h.known[x.prefix.Addr()]; x.marked && !ok {
+			h.known[x.prefix.Addr()] = x.address()
 		}
 	}
 	return h.openGuard()
@@ -302,6 +313,9 @@ func (h *host) Add(a Address) error {
 	h.look.Lock()
 	h.placed[a.Addr] = p
 	h.look.Unlock()
+	if err := h.rtnl.furnish(a, d.index); err != nil {
+		return fmt.Errorf("add %s to %s: %w", a.Addr, d.name, err)
+	}
 	return nil
 }
 
@@ -312,13 +326,17 @@ func (h *host) ready(a Address) (d device, p place, err error) {
 		return d, p, err
 	}
 	var settings error
+	news := false
 	err = h.thread.Do(func() error {
-		settings = applySettings(d.name)
-		p = place{d.index, a.Addr.Is6() && forwards6(d.name)}
+		news, settings = h.settings.apply(d.name)
+		p = place{d.index, a.onDevice(), a.Addr.Is6() && forwards6(d.name)}
 		return nil
 	})
 	if err != nil {
 		return d, p, err
+	}
+	if news {
+		h.wg.Go(h.saveSettings) // the disk may take its time
 	}
 	if settings == nil {
 		h.problem(ProblemSysctl, "")
@@ -371,7 +389,14 @@ func (h *host) Del(a Address) error {
 	h.ann.stop(a.Addr)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.del(a.Addr)
+	h.look.RLock()
+	p, there := h.placed[a.Addr]
+	h.look.RUnlock()
+	var errs []error
+	if there {
+		errs = append(errs, h.rtnl.strip(a, p.index))
+	}
+	return errors.Join(append(errs, h.del(a.Addr))...)
 }
 
 // del takes an address of ours off wherever it is.
@@ -381,14 +406,18 @@ func (h *host) del(a netip.Addr) error {
 	if err != nil {
 		return err
 	}
-	for _, index := range where {
-		if err := h.rtnl.delAddress(index, a); err != nil {
+	for _, p := range where {
+		if err := h.rtnl.delAddress(p.index, p.on); err != nil {
 			return fmt.Errorf("delete %s: %w", a, err)
 		}
 	}
 	h.look.Lock()
 	delete(h.placed, a)
 	h.look.Unlock()
+	for _, p := range where {
+		h.settle(p.index)
+	}
+	h.forgetFlows(a)
 	if n, err := h.rtnl.destroySockets(a); err != nil || n > 0 {
 		h.log.Debug("ended the connections of a released address", "addr", a, "count", n, "err", err)
 	}
@@ -397,34 +426,34 @@ func (h *host) del(a netip.Addr) error {
 
 // where lists the devices that carry a as ours. One that this incarnation put on
 // needs no listing.
-func (h *host) where(a netip.Addr) ([]int, error) {
+func (h *host) where(a netip.Addr) ([]place, error) {
 	h.look.RLock()
 	p, ok := h.placed[a]
 	h.look.RUnlock()
 	if ok {
-		return []int{p.index}, nil
+		return []place{p}, nil
 	}
 	have, err := h.rtnl.addresses()
 	if err != nil {
 		return nil, err
 	}
-	var out []int
+	var out []place
 	for _, x := range have {
 		if x.prefix.Addr() == a && h.isOurs(x) {
-			out = append(out, x.index)
+			out = append(out, place{index: x.index, on: x.prefix})
 		}
 	}
 	return out, nil
 }
 
-// isOurs is by mark, or, for kernels that keep none, by the list: the bare
-// address on the device named there.
+// isOurs is by mark, or, for kernels that keep none, by the list: the address as it
+// would stand on the device named there.
 func (h *host) isOurs(x assigned) bool {
 	if x.marked {
 		return true
 	}
 	l, ok := h.known[x.prefix.Addr()]
-	if !ok || !x.prefix.IsSingleIP() {
+	if !ok || x.prefix != l.onDevice() {
 		return false
 	}
 	h.look.RLock()
@@ -491,7 +520,7 @@ func (h *host) ours() ([]Address, error) {
 		seen[a] = true
 		v, ok := h.known[a]
 		if !ok {
-			v = Address{Addr: a, Prefix: x.prefix}
+			v = x.address()
 		}
 		out = append(out, v)
 	}
@@ -506,8 +535,12 @@ func (h *host) RemoveOurs() (removed []Address, err error) {
 	defer h.mu.Unlock()
 	for range removeTries {
 		left, err := h.ours()
-		if err != nil || len(left) == 0 {
+		if err != nil {
 			return removed, err
+		}
+		if len(left) == 0 {
+			h.settleAll()
+			return removed, h.rtnl.removeRouting()
 		}
 		for _, a := range left {
 			if err := h.guard.Set(a.Addr, false); err != nil && !errors.Is(err, guard.ErrUnknown) {

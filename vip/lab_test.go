@@ -131,8 +131,8 @@ var (
 	hostIP4  = netip.MustParseAddr("10.9.0.1")
 	peerIP4  = netip.MustParsePrefix("10.9.0.2/24")
 	peerIP6  = netip.MustParsePrefix("fd09::2/64")
-	vip4     = Address{netip.MustParseAddr("10.9.0.100"), netip.MustParsePrefix("10.9.0.100/24"), ""}
-	vip6     = Address{netip.MustParseAddr("fd09::100"), netip.MustParsePrefix("fd09::100/64"), ""}
+	vip4     = Address{Addr: netip.MustParseAddr("10.9.0.100"), Prefix: netip.MustParsePrefix("10.9.0.100/24")}
+	vip6     = Address{Addr: netip.MustParseAddr("fd09::100"), Prefix: netip.MustParsePrefix("fd09::100/64")}
 	bothVIPs = []Address{vip4, vip6}
 )
 

@@ -21,6 +21,7 @@ const listName = "vips.json"
 type listed struct {
 	Address netip.Prefix `json:"address"` // as written
 	Dev     string       `json:"dev"`     // "" = any
+	Network bool         `json:"network"` // on with that prefix
 }
 
 func loadList(dir string) ([]Address, error) {
@@ -38,7 +39,7 @@ func loadList(dir string) ([]Address, error) {
 	out := make([]Address, 0, len(in))
 	for _, l := range in {
 		if l.Address.IsValid() {
-			out = append(out, Address{Addr: l.Address.Addr(), Prefix: l.Address, Dev: l.Dev})
+			out = append(out, Address{Addr: l.Address.Addr(), Prefix: l.Address, Dev: l.Dev, Network: l.Network})
 		}
 	}
 	return out, nil
@@ -48,7 +49,7 @@ func loadList(dir string) ([]Address, error) {
 func saveList(dir string, addrs []Address) error {
 	out := make([]listed, 0, len(addrs))
 	for _, a := range addrs {
-		out = append(out, listed{a.Prefix, a.Dev})
+		out = append(out, listed{a.Prefix, a.Dev, a.Network})
 	}
 	slices.SortFunc(out, func(a, b listed) int { return a.Address.Addr().Compare(b.Address.Addr()) })
 	b, err := json.MarshalIndent(out, "", "  ")

@@ -162,7 +162,7 @@ func attributes(b []byte) iter.Seq2[uint16, []byte] {
 }
 
 // delAddress takes it off. EADDRNOTAVAIL and a device that is gone are success.
-func (r *rtnl) delAddress(index int, a netip.Addr) error {
+func (r *rtnl) delAddress(index int, a netip.Prefix) error {
 	req := takeOff(index, a)
 	req.Sockets = r.sockets
 	if _, err := req.Execute(unix.NETLINK_ROUTE, 0); err != nil && !isGone(err) {

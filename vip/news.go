@@ -59,7 +59,7 @@ func newNews(t *nsthread.Thread) (*news, error) {
 
 // run calls gone for each address that leaves a device, and lost when some were
 // missed, until close.
-func (n *news) run(gone func(index int, a netip.Addr), lost func()) {
+func (n *news) run(gone func(index int, a netip.Prefix), lost func()) {
 	buf := make([]byte, 64<<10)
 	for {
 		c, err := n.f.Read(buf)
@@ -79,8 +79,8 @@ func (n *news) run(gone func(index int, a netip.Addr), lost func()) {
 			if m.Header.Type != unix.RTM_DELADDR {
 				continue
 			}
-			if a, ok := parseAddress(m.Data); ok && a.prefix.IsSingleIP() {
-				gone(a.index, a.prefix.Addr())
+			if a, ok := parseAddress(m.Data); ok {
+				gone(a.index, a.prefix)
 			}
 		}
 	}

@@ -1,12 +1,17 @@
 package vip
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"hanode/internal/atomicfile"
 )
 
 // settings a device with virtual addresses needs: it answers ARP only for its
@@ -17,24 +22,143 @@ var settings = [...]struct {
 	least int
 }{{"arp_ignore", 1}, {"arp_announce", 2}, {"promote_secondaries", 1}}
 
-// applySettings raises what is lower. It must run in the device's namespace.
-func applySettings(dev string) error {
+// settingsName is the file in the data directory with the settings that were changed,
+// as they were before.
+const settingsName = "device-settings.json"
+
+// changed holds, by device and setting, the value before.
+type changed map[string]map[string]int
+
+func settingPath(dev, name string) string {
+	return filepath.Join("/proc/sys/net/ipv4/conf", dev, name)
+}
+
+func readSetting(dev, name string) (int, error) {
+	b, err := os.ReadFile(settingPath(dev, name))
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(strings.TrimSpace(string(b)))
+}
+
+// apply raises what is lower and notes what it was. It must run in the device's
+// namespace.
+func (c changed) apply(dev string) (news bool, err error) {
 	var errs []error
 	for _, s := range settings {
-		path := filepath.Join("/proc/sys/net/ipv4/conf", dev, s.name)
-		b, err := os.ReadFile(path)
+		v, err := readSetting(dev, s.name)
 		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
-		if v, err := strconv.Atoi(strings.TrimSpace(string(b))); err == nil && v >= s.least {
+		if v >= s.least {
 			continue
 		}
-		if err := os.WriteFile(path, []byte(strconv.Itoa(s.least)), 0o644); err != nil {
+		if err := os.WriteFile(settingPath(dev, s.name), []byte(strconv.Itoa(s.least)), 0o644); err != nil {
 			errs = append(errs, fmt.Errorf("set net.ipv4.conf.%s.%s=%d: %w", dev, s.name, s.least, err))
+			continue
+		}
+		if c[dev] == nil {
+			c[dev] = map[string]int{}
+		}
+		c[dev][s.name], news = v, true
+	}
+	return news, errors.Join(errs...)
+}
+
+// restore gives a device back the settings it had, but for those that somebody else
+// has changed since. It must run in the device's namespace.
+func (c changed) restore(dev string) error {
+	var errs []error
+	for _, s := range settings {
+		before, ok := c[dev][s.name]
+		if !ok {
+			continue
+		}
+		v, err := readSetting(dev, s.name)
+		if errors.Is(err, fs.ErrNotExist) || err == nil && v != s.least {
+			continue // the device is gone, or the setting is another's by now
+		}
+		if err == nil {
+			err = os.WriteFile(settingPath(dev, s.name), []byte(strconv.Itoa(before)), 0o644)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("set net.ipv4.conf.%s.%s=%d again: %w", dev, s.name, before, err))
 		}
 	}
+	delete(c, dev)
 	return errors.Join(errs...)
+}
+
+func loadSettings(dir string) (changed, error) {
+	c := changed{}
+	b, err := os.ReadFile(filepath.Join(dir, settingsName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return c, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(b, &c)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the settings that devices had: %w", err)
+	}
+	return c, nil
+}
+
+func (c changed) save(dir string) error {
+	b, err := json.MarshalIndent(c, "", "  ")
+	if err == nil {
+		err = atomicfile.Write(filepath.Join(dir, settingsName), append(b, '\n'))
+	}
+	if err != nil {
+		return fmt.Errorf("write the settings that devices had: %w", err)
+	}
+	return nil
+}
+
+// settle gives a device its settings back once no address of ours is on it. mu is held.
+func (h *host) settle(index int) {
+	h.look.RLock()
+	name := h.devs[index].name
+	busy := false
+	for _, p := range h.placed {
+		busy = busy || p.index == index
+	}
+	h.look.RUnlock()
+	if !busy && h.settings[name] != nil {
+		h.restore(name)
+	}
+}
+
+// settleAll gives every device its settings back: nothing of ours is on any. mu is
+// held.
+func (h *host) settleAll() {
+	for name := range h.settings {
+		h.restore(name)
+	}
+}
+
+func (h *host) restore(dev string) {
+	if err := h.thread.Do(func() error { return h.settings.restore(dev) }); err != nil {
+		h.log.Warn("a device keeps settings that were made for virtual addresses", "dev", dev, "err", err)
+	}
+	h.wg.Go(h.saveSettings)
+}
+
+// saveSettings writes what devices had before. A crash before it has is no harm: the
+// settings then stay as they are.
+func (h *host) saveSettings() {
+	h.saving.Lock()
+	defer h.saving.Unlock()
+	h.mu.Lock()
+	c := make(changed, len(h.settings))
+	for dev, was := range h.settings {
+		c[dev] = maps.Clone(was)
+	}
+	h.mu.Unlock()
+	if err := c.save(h.opts.Dir); err != nil {
+		h.log.Warn("what devices had before is not on disk", "err", err)
+	}
 }
 
 // forwards6 reports whether the device routes IPv6: then its advertisements must

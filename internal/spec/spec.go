@@ -178,10 +178,21 @@ type Resource struct {
 	// given as OCF_RESKEY_*.
 	Agent  string            `json:"agent,omitempty"`
 	Params map[string]string `json:"params,omitempty"`
-	// Dev is the device of an ip resource. OnAcquire, if not empty, is run before it
-	// is put on, and must succeed: what tells a router or a cloud where it is.
+	// Dev is the device of an ip resource; what follows up to Rules is of one as well.
+	// OnAcquire, if not empty, is run before it is put on, and must succeed: what tells
+	// a router or a cloud where it is.
 	Dev       string   `json:"dev,omitempty"`
 	OnAcquire []string `json:"on_acquire,omitempty"`
+	// Network puts the address on with the prefix length of its network, and its
+	// broadcast address; otherwise it is a /32 or /128.
+	Network bool `json:"network,omitempty"`
+	// Source lets the host choose it as the source of what it sends.
+	Source bool `json:"source,omitempty"`
+	// Label names it on the device for old programs; IPv4 only.
+	Label string `json:"label,omitempty"`
+	// Routes and Rules are there while the address is.
+	Routes []Route `json:"routes,omitempty"`
+	Rules  []Rule  `json:"rules,omitempty"`
 	// Start, Stop and Monitor are argument lists of an exec resource; no shell.
 	Start   []string `json:"start,omitempty"`
 	Stop    []string `json:"stop,omitempty"`
@@ -199,6 +210,24 @@ type Resource struct {
 	Restarts int           `json:"restarts,omitempty"`
 	Within   time.Duration `json:"within,omitempty"`
 }
+
+// Route is a route through the device of an ip resource.
+type Route struct {
+	To     string `json:"to"`               // a prefix, 0.0.0.0/0 or ::/0 for the default
+	Via    string `json:"via,omitempty"`    // the gateway; "" = there without one
+	Table  int    `json:"table,omitempty"`  // 0 = the main one
+	Metric int    `json:"metric,omitempty"` // 0 = the kernel's default
+}
+
+// Rule has what comes from an ip resource's address look for its route in a table.
+type Rule struct {
+	To       string `json:"to,omitempty"` // only what goes to that prefix; "" = all
+	Table    int    `json:"table"`
+	Priority int    `json:"priority"`
+}
+
+// RulePriority is the priority of a Rule for which none was given.
+const RulePriority = 1000
 
 // Address is the address of an ip resource without its prefix length: what must
 // be unique, and what R11 compares. The name itself if it does not parse.
