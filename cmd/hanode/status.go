@@ -39,7 +39,7 @@ Without a quorum this shows what this node knows, and exits 3.`,
 					members = nil
 				}
 				a.printf("%s", statusSentence(st, members))
-				a.statusText(st)
+				a.statusText(st, group != "")
 			})
 		},
 	})
@@ -69,19 +69,27 @@ func statusSentence(st *api.Status, members []api.Member) string {
 	return fmt.Sprintf("Cluster %s has a quorum%s; %s leads.", st.Cluster, of, *st.Leader)
 }
 
-func (a *app) statusText(st *api.Status) {
+// statusText counts what there is much of, unless one group was asked for.
+func (a *app) statusText(st *api.Status, all bool) {
 	a.printf("")
 	if len(st.Groups) == 0 {
 		a.printf("No groups. Give it some: hanode apply FILE")
 	} else {
 		t := newTable(a.out, "GROUP", "OWNER", "EPOCH", "STATE", "SINCE")
-		for _, g := range st.Groups {
+		list, order, n := countGroups(st.Groups)
+		for _, g := range list {
 			t.row(g.Name, nobody(g.Owner), strconv.FormatUint(g.Epoch, 10), text(g.State), a.age(g.Since))
-			for _, r := range g.Resources {
-				t.row("  "+r.Type+" "+r.Name, "", "", text(r.State), "")
+			for _, r := range resourceRows(g.Resources, all) {
+				t.row("  "+r.what, "", "", r.state, "")
 			}
 		}
+		for _, k := range order {
+			t.row(count(n[k], "group"), k.owner, "", k.state, "")
+		}
 		t.flush()
+		if len(order) > 0 {
+			a.printf("hanode status GROUP shows one; hanode status --json lists all.")
+		}
 	}
 	a.printf("")
 	if len(st.Problems) == 0 {
