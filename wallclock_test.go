@@ -26,6 +26,7 @@ var readsWall = map[string]string{
 	"agent/joining.go": "stamps a command: people read it in events",
 	"agent/leader.go":  "stamps a command: people read it in events",
 	"agent/worker.go":  "stamps a command, and since when a group runs: people read it in events and status",
+	"agent/claims.go":  "since when a conflict is, and a group where it is, for people",
 	"agent/links.go":   "since when a device is down, for people",
 	"agent/pulse.go":   "when a stall was, for people",
 	"agent/tuning.go":  "since when beats are measured, for people",

@@ -114,6 +114,11 @@ func (d direct) Apply(ctx context.Context, req api.ApplyRequest) (*api.ApplyResu
 	if err != nil {
 		return nil, err
 	}
+	if !req.NoProbe {
+		if err := d.unused(ctx, req.Groups); err != nil {
+			return nil, err
+		}
+	}
 	if err := d.commit(ctx, fsm.Command{SetGroups: &fsm.SetGroups{Groups: req.Groups}}); err != nil {
 		return nil, err
 	}

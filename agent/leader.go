@@ -184,7 +184,7 @@ func (a *Agent) inputs() failover.Inputs {
 			h.Leased = x.beat.Unleased == 0
 			h.Behind = in.State.Voters.Has(name) && !x.beat.Ready
 			h.Hung = x.beat.Hung
-			h.Links = a.ears.links(name, now)
+			h.Links = a.ears.report(name, now).Links
 			if h.Alive && serving && h.Inc == n.Inc && x.beat.Unleased >= t.Deadtime {
 				h.Dead, h.Why = true, fmt.Sprintf("heard, but without a lease for %v", x.beat.Unleased.Round(time.Millisecond))
 			}

@@ -27,6 +27,8 @@ type linkReport struct {
 	Session uint64           `json:"session"`
 	Seq     uint64           `json:"seq"`
 	Links   []linkstate.Link `json:"links"`
+	// Claims are what the network says of addresses, where it should say something else.
+	Claims []claimReport `json:"claims,omitempty"`
 }
 
 const (
@@ -44,7 +46,8 @@ func (a *Agent) linksLoop(ctx context.Context) {
 	for {
 		links, changed := a.kernel.Links()
 		r.Seq++
-		r.Links = worthTelling(links)
+		claims, heard := a.claims()
+		r.Links, r.Claims = worthTelling(links), claims
 		a.gossip.Send(r.append([]byte{byte(lease.KindLinks)}), a.voters()...)
 		wait := linksEvery
 		if repeat > 0 {
@@ -57,6 +60,8 @@ func (a *Agent) linksLoop(ctx context.Context) {
 			t.Stop()
 			return
 		case <-changed:
+			repeat = linksRepeat
+		case <-heard:
 			repeat = linksRepeat
 		case <-t.C:
 		}
@@ -78,10 +83,14 @@ func worthTelling(links []linkstate.Link) []linkstate.Link {
 func (r linkReport) append(dst []byte) []byte {
 	for {
 		b, err := json.Marshal(r)
-		if err == nil && len(dst)+len(b) <= lease.MaxMessage || len(r.Links) == 0 {
+		if err == nil && len(dst)+len(b) <= lease.MaxMessage || len(r.Links)+len(r.Claims) == 0 {
 			return append(dst, b...)
 		}
-		r.Links = r.Links[:len(r.Links)-1]
+		if n := len(r.Claims); n > 0 { // where groups go matters more
+			r.Claims = r.Claims[:n-1]
+		} else {
+			r.Links = r.Links[:len(r.Links)-1]
+		}
 	}
 }
 
@@ -92,6 +101,11 @@ func parseLinks(b []byte) (r linkReport, err error) {
 	}
 	for _, l := range r.Links {
 		if l.State.Rank() == 0 || l.For < 0 {
+			return linkReport{}, lease.ErrMalformed
+		}
+	}
+	for _, c := range r.Claims {
+		if c.For < 0 {
 			return linkReport{}, lease.ErrMalformed
 		}
 	}
@@ -128,24 +142,27 @@ func (e *ears) noteLinks(from string, r linkReport, now clock.Instant) bool {
 	return !same
 }
 
-// links are a node's devices, as it last said; nil if it does not say.
-func (e *ears) links(name string, now clock.Instant) []linkstate.Link {
+// report is what a node last said; empty if it does not say.
+func (e *ears) report(name string, now clock.Instant) (r linkReport) {
 	t := e.table.Load()
 	if t == nil || (*t)[name] == nil {
-		return nil
+		return r
 	}
 	x := (*t)[name]
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	age := now.Elapsed(x.linksAt)
 	if x.linksAt.IsZero() || age > linksValid {
-		return nil
+		return r
 	}
-	out := slices.Clone(x.links.Links)
-	for i := range out {
-		out[i].For += age
+	r.Links, r.Claims = slices.Clone(x.links.Links), slices.Clone(x.links.Claims)
+	for i := range r.Links {
+		r.Links[i].For += age
 	}
-	return out
+	for i := range r.Claims {
+		r.Claims[i].For += age
+	}
+	return r
 }
 
 // linkProblems says which devices keep nodes from serving which groups, and which

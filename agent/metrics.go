@@ -62,6 +62,7 @@ var (
 	descUpkeep   = desc("address_writes_total", "Addresses written to the kernel: refreshed in time, restored when the lease or the device came back, taken off by another program and put back.", "why")
 	descAnnounce = desc("vip_announcements_total", "Announcements of an address by what became of them: sent, muted (no lease ran), refused.", "address", "result")
 	descTaken    = desc("vip_taken_total", "Times another program took an address off, and it was put back.", "address")
+	descAnswer   = desc("vip_answerers", "Hosts that answer for an address, as seen from here: 1 is right; the holder counts itself.", "address")
 	descDrops    = desc("guard_drops_total", "Packets that the guard denied closed addresses.", "kind", "direction")
 )
 
@@ -140,6 +141,14 @@ func (f figures) Collect(c chan<- prometheus.Metric) {
 		count(descAnnounce, t.Muted, addr.String(), "muted")
 		count(descAnnounce, t.Unsent, addr.String(), "refused")
 		count(descTaken, t.Taken, addr.String())
+	}
+	sights, _ := a.kernel.Sightings()
+	for _, s := range sights {
+		n := len(s.MACs)
+		if s.Held {
+			n++
+		}
+		gauge(descAnswer, float64(n), s.Addr.String())
 	}
 	if d, err := a.kernel.Drops(); err == nil {
 		count(descDrops, d.ARPIn, "arp", "in")

@@ -55,6 +55,8 @@ var catalogue = map[string]struct{ severity, fix string }{
 	"node-late":            {"warning", "look at the node's load and links"},
 	"link-down":            {"warning", "look at the cable, the switch and the device; the cluster goes on over the other link"},
 	"vip-link-down":        {"warning", "look at the cable, the switch port and the device; the node's groups were moved if another node can take them, and fail back when the device has carried for a while"},
+	"vip-conflict":         {"error", "find the host with that MAC address (the switch's table, `ip neigh`), and take the address off it"},
+	"vip-unanswered":       {"warning", "look at the switch, VLAN and firewall between the two; where the network delivers by its own tables (clouds, port security) it must be told: see docs/networks.md"},
 	"group-unreachable":    {"error", "repair the device of the owner, or what keeps the other nodes from taking the group: `hanode why GROUP`"},
 	"group-failed":         {"error", "repair what the text says, then `hanode clear GROUP NODE`"},
 	"group-calm":           {"warning", "it goes on by itself; to have it tried somewhere at once, `hanode move` it, or `hanode clear` it after a repair"},
@@ -164,6 +166,7 @@ func (a *Agent) clusterProblems(in failover.Inputs, members []api.Member) []api.
 		}
 	}
 	out = append(out, a.linkProblems(s)...)
+	out = append(out, a.claimProblems(s)...)
 	for _, name := range s.GroupNames() {
 		g := s.Groups[name]
 		since := g.Since

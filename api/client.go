@@ -87,7 +87,7 @@ func (c *Client) Plan(ctx context.Context, groups []spec.Group) (*Plan, error) {
 
 // Apply makes req.Groups the whole wanted set.
 func (c *Client) Apply(ctx context.Context, req ApplyRequest) (*ApplyResult, error) {
-	return call[ApplyResult](ctx, c, "apply", nil, applyBody{Groups: wire(req.Groups), WaitMS: MS(req.Wait)}, req.Wait)
+	return call[ApplyResult](ctx, c, "apply", nil, applyBody{Groups: wire(req.Groups), WaitMS: MS(req.Wait), NoProbe: req.NoProbe}, req.Wait)
 }
 
 // Export returns the wanted set.

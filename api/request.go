@@ -14,8 +14,9 @@ type (
 		Groups *List[Group] `json:"groups"`
 	}
 	applyBody struct {
-		Groups *List[Group] `json:"groups"`
-		WaitMS float64      `json:"wait_ms"`
+		Groups  *List[Group] `json:"groups"`
+		WaitMS  float64      `json:"wait_ms"`
+		NoProbe bool         `json:"no_probe,omitempty"`
 	}
 	moveBody struct {
 		Group  string  `json:"group"`
@@ -76,6 +77,7 @@ func applyRequest(b applyBody) (req ApplyRequest, err error) {
 	if req.Groups, err = Specs(*b.Groups); err != nil {
 		return req, err
 	}
+	req.NoProbe = b.NoProbe
 	req.Wait, err = duration("wait_ms", b.WaitMS)
 	return req, err
 }

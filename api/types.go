@@ -142,6 +142,8 @@ func (p *Plan) Disruptive() []Change {
 type ApplyRequest struct {
 	Groups []spec.Group
 	Wait   time.Duration // for the groups to run; 0 = do not wait
+	// NoProbe: do not look first whether another host uses a new address already.
+	NoProbe bool
 }
 
 // ApplyResult is what was done, and how the groups are now.

@@ -44,6 +44,7 @@ var measurements = map[string]func(options) error{
 	"stale":     stale,
 	"many":      many,
 	"clients":   clients,
+	"stranger":  stranger,
 }
 
 func main() {
@@ -52,7 +53,7 @@ func main() {
 	flag.IntVar(&o.labs, "labs", 1, "clusters side by side, for sigstop20 and rolling")
 	flag.StringVar(&o.profile, "profile", "fast", "timing profile")
 	what := flag.String("what", "power,leader,move",
-		"comma-separated: power, leader, move, stop, kill, link, carrier, idle, sigstop20, rolling, rolling9, busy, guard, stale, many, clients")
+		"comma-separated: power, leader, move, stop, kill, link, carrier, idle, sigstop20, rolling, rolling9, busy, guard, stale, many, clients, stranger")
 	flag.StringVar(&o.binary, "binary", "", "the hanode binary; empty = build it")
 	flag.StringVar(&o.dir, "dir", "", "keep the logs in this folder")
 	flag.DurationVar(&o.busyFor, "for", 30*time.Minute, "how long busy lasts")

@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"hanode/fsm"
+	"hanode/internal/spec"
 	"hanode/internal/trust"
 )
 
@@ -65,6 +66,9 @@ type Service interface {
 	// Rejoin gives asker, whose disk is empty or older than it was, a new raft identity:
 	// one, however often that request is made.
 	Rejoin(ctx context.Context, asker, request string) (disk uint64, err error)
+	// InUse asks the node's networks which of these ip resources another host has
+	// already, and returns its MAC address by theirs.
+	InUse(ctx context.Context, rs []spec.Resource) (map[string]string, error)
 }
 
 // ErrNotLeader comes back over the wire as itself.
@@ -102,6 +106,15 @@ func NewServer(svc Service, operator http.Handler, log *slog.Logger) *Server {
 	mux.HandleFunc("POST /peer/rejoin", func(w http.ResponseWriter, r *http.Request) {
 		d, err := svc.Rejoin(r.Context(), asker(r), r.URL.Query().Get("request"))
 		answer(w, d, err)
+	})
+	mux.HandleFunc("POST /peer/in-use", func(w http.ResponseWriter, r *http.Request) {
+		var rs []spec.Resource
+		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody)).Decode(&rs); err != nil {
+			answer(w, nil, err)
+			return
+		}
+		m, err := svc.InUse(r.Context(), rs)
+		answer(w, m, err)
 	})
 	if operator != nil {
 		mux.Handle("/v1/", operator)
@@ -282,4 +295,14 @@ func (c *Client) Mark(ctx context.Context, node string) (i uint64, err error) {
 func (c *Client) Rejoin(ctx context.Context, node, request string) (disk uint64, err error) {
 	err = c.call(ctx, node, http.MethodPost, "/peer/rejoin?request="+url.QueryEscape(request), nil, &disk)
 	return disk, err
+}
+
+// InUse asks node which of these ip resources another host has already; see Service.
+func (c *Client) InUse(ctx context.Context, node string, rs []spec.Resource) (m map[string]string, err error) {
+	b, err := json.Marshal(rs)
+	if err != nil {
+		return nil, err
+	}
+	err = c.call(ctx, node, http.MethodPost, "/peer/in-use", b, &m)
+	return m, err
 }

@@ -20,6 +20,7 @@ import (
 
 	"hanode/fsm"
 	"hanode/internal/id"
+	"hanode/internal/spec"
 	"hanode/internal/trust"
 )
 
@@ -73,6 +74,10 @@ func (a *agent) Mark(ctx context.Context) (uint64, error) {
 		return 0, ctx.Err()
 	}
 	return 1 << 60, a.err
+}
+
+func (a *agent) InUse(_ context.Context, rs []spec.Resource) (map[string]string, error) {
+	return map[string]string{rs[0].Address(): "02:00:00:00:00:01"}, nil
 }
 
 func (a *agent) Rejoin(_ context.Context, asker, request string) (uint64, error) {

@@ -94,6 +94,15 @@ func (n *announcer) stopAll() {
 	}
 }
 
+// once sends one for an address that is being announced, beside its schedule.
+func (n *announcer) once(a netip.Addr) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if t := n.sched.m[a]; t != nil {
+		n.send(t.addr)
+	}
+}
+
 // again restarts every schedule that is accepted by which, and says how many.
 func (n *announcer) again(which func(Address) bool) (count int) {
 	n.mu.Lock()

@@ -394,6 +394,27 @@ func (k *keeper) restore(index int, p netip.Prefix) (x *kept, by bool) {
 	return x, by
 }
 
+// yield takes a off at once if no lease runs: it is put back with the next. false: one
+// runs, or it is not here.
+func (k *keeper) yield(a netip.Addr) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	x := k.kept[a]
+	if x == nil || x.off || x.index == 0 {
+		return false
+	}
+	if now, end := k.lease(); now < end {
+		return false
+	}
+	if err := k.send(takeOff(x.index, x.addr.onDevice()))[0]; err != nil && !isGone(err) {
+		k.log.Warn("an address could not be taken off", "addr", a, "err", err)
+		return false
+	}
+	x.off = true
+	k.lapsed()
+	return true
+}
+
 // homeless lists the addresses whose device is gone or down, after noting which
 // those are.
 func (k *keeper) homeless(now devices) (list []Address) {

@@ -18,20 +18,21 @@ import (
 
 // host is the Kernel of a real host.
 type host struct {
-	opts   Options
-	log    *slog.Logger
-	thread *nsthread.Thread
-	rtnl   *rtnl
-	guard  guard.Guard
-	tier   Tier
-	why    string
-	ann    *announcer
-	keep   *keeper
-	news   *news
-	links  *links
-	tally  tallies
-	macs   map[int]net.HardwareAddr // that neighbours were told of; only watch touches it
-	packet int                      // AF_PACKET socket that only sends
+	opts      Options
+	log       *slog.Logger
+	thread    *nsthread.Thread
+	rtnl      *rtnl
+	guard     guard.Guard
+	tier      Tier
+	why       string
+	ann       *announcer
+	keep      *keeper
+	news      *news
+	links     *links
+	conflicts *conflicts
+	tally     tallies
+	macs      map[int]net.HardwareAddr // that neighbours were told of; only watch touches it
+	packet    int                      // AF_PACKET socket that only sends
 
 	saving  sync.Mutex             // serialises writing what devices had before
 	listing sync.Mutex             // serialises Prepare; held while the disk writes
@@ -80,6 +81,7 @@ func Open(opts Options) (Kernel, error) {
 		raised: map[string]string{}, robbed: map[netip.Addr][]clock.Instant{}, placed: map[netip.Addr]place{},
 	}
 	h.links = newLinks(opts.Clock, opts.Log, h.linkUp)
+	h.conflicts = newConflicts(opts.Clock, opts.Log, opts.ask)
 	h.ann = newAnnouncer(h.send, h.deviceOf)
 	h.keep = &keeper{
 		clk: opts.Clock, log: opts.Log, kick: make(chan struct{}, 1), kept: map[netip.Addr]*kept{},
@@ -98,6 +100,11 @@ func Open(opts Options) (Kernel, error) {
 	h.wg.Go(func() { h.watch(ctx) })
 	h.wg.Go(func() { h.watchLinks(ctx) })
 	h.wg.Go(func() { h.ann.run(ctx) })
+	for _, f := range h.conflicts.socks {
+		h.wg.Go(func() { h.listen(f) })
+	}
+	context.AfterFunc(ctx, h.conflicts.close)
+	h.wg.Go(func() { h.askLoop(ctx) })
 	h.wg.Go(func() { h.keep.run(ctx) })
 	h.wg.Go(func() { h.news.run(h.keep.deleted, h.keep.resync) })
 	context.AfterFunc(ctx, h.news.close)
@@ -117,6 +124,9 @@ func (h *host) open() (err error) {
 	h.keep.rtnl = h.rtnl
 	if h.news, err = newNews(h.thread); err != nil {
 		return err
+	}
+	if err = h.conflicts.open(h); err != nil {
+		return fmt.Errorf("open packet sockets to listen for conflicts (CAP_NET_RAW): %w", err)
 	}
 	if h.links.flags, err = newFlagReader(h.thread); err != nil {
 		return err
@@ -216,6 +226,7 @@ func (h *host) release() {
 		h.news.close()
 		h.keep.sock.close()
 		h.links.flags.close()
+		h.conflicts.close()
 		h.ann.stopAll()
 		if h.guard != nil {
 			h.guard.Release()

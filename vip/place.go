@@ -34,6 +34,7 @@ func (h *host) Add(a Address) error {
 	if err := h.rtnl.furnish(a, d.index); err != nil {
 		return fmt.Errorf("add %s to %s: %w", a.Addr, d.name, err)
 	}
+	h.conflicts.hold(a.Addr, true)
 	return nil
 }
 
@@ -136,6 +137,7 @@ func (h *host) del(a netip.Addr) error {
 		h.settle(p.index)
 	}
 	h.forgetFlows(a)
+	h.conflicts.hold(a, false)
 	if n, err := h.rtnl.destroySockets(a); err != nil || n > 0 {
 		h.log.Debug("ended the connections of a released address", "addr", a, "count", n, "err", err)
 	}

@@ -61,6 +61,7 @@ func (h *host) know(want map[netip.Addr]Address) (known map[netip.Addr]Address, 
 	}
 	h.known, h.universe = known, want
 	h.tally.keep(known)
+	h.conflicts.prepared(want)
 	return known, h.attach()
 }
 

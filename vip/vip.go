@@ -9,9 +9,11 @@
 package vip
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"math"
+	"net"
 	"net/netip"
 	"time"
 
@@ -79,6 +81,14 @@ type Kernel interface {
 	Why() string
 	// Upkeep counts what keeping the addresses on took.
 	Upkeep() Upkeep
+	// Sightings says what the network claims of the prepared addresses, by address: the
+	// holder hears who else does, at once; from elsewhere each is asked for each five
+	// seconds. The channel is closed when a conflict begins or ends, or an address
+	// falls silent.
+	Sightings() (list []Sighting, changed <-chan struct{})
+	// InUse asks the network, for a second, which of these addresses another host has,
+	// and returns its MAC address. What cannot be asked for here is not in use.
+	InUse(ctx context.Context, addrs []Address) map[netip.Addr]net.HardwareAddr
 	// Tallies counts what happened to each known address.
 	Tallies() map[netip.Addr]Tally
 	// Drops counts the packets that closed addresses were denied.
@@ -172,5 +182,6 @@ type Options struct {
 	// and must not call the Kernel. nil = only logged.
 	OnProblem func(code, text string)
 
-	clsact bool // filters even where tcx is there
+	clsact bool          // filters even where tcx is there
+	ask    time.Duration // between two questions about one address; 0 = askEvery
 }

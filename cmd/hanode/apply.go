@@ -16,7 +16,7 @@ import (
 )
 
 func (a *app) applyCommand() *cobra.Command {
-	var sure bool
+	var sure, noProbe bool
 	var wait time.Duration
 	cmd := &cobra.Command{
 		Use:     "apply FILE",
@@ -26,7 +26,12 @@ func (a *app) applyCommand() *cobra.Command {
 stopped and removed.
 
 If anything that runs would stop or move, this asks on a terminal; elsewhere it
-changes nothing and exits 1, unless --yes is given.`,
+changes nothing and exits 1, unless --yes is given.
+
+Addresses that no group has yet are asked for on the network first, for a second:
+if another host answers for one, nothing is changed and its MAC address is named.
+--no-probe leaves that out, for networks in which something answers for
+everything.`,
 		Example: `  hanode plan web.hcl           # first see what would happen
   hanode apply web.hcl
   hanode apply web.hcl --yes --wait 2m`,
@@ -44,11 +49,12 @@ changes nothing and exits 1, unless --yes is given.`,
 					return err
 				}
 			}
-			res, err := c.Apply(cmd.Context(), api.ApplyRequest{Groups: groups, Wait: wait})
+			res, err := c.Apply(cmd.Context(), api.ApplyRequest{Groups: groups, Wait: wait, NoProbe: noProbe})
 			return report(a, res, err, a.applyText)
 		},
 	}
 	cmd.Flags().BoolVarP(&sure, "yes", "y", false, "do not ask, even if something stops or moves")
+	cmd.Flags().BoolVar(&noProbe, "no-probe", false, "do not look whether another host uses a new address")
 	return a.withJSON(withWait(cmd, &wait))
 }
 

@@ -8,7 +8,9 @@ package vipfake
 
 import (
 	"cmp"
+	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -33,7 +35,8 @@ type Host struct {
 	onAnnounce func(vip.Address)
 	tier       vip.Tier
 	links      linkstate.Tracker // what SetLink said
-	changed    chan struct{}     // closed when that changes
+	sights     []vip.Sighting    // what SetSightings said
+	changed    chan struct{}     // closed when either changes
 }
 
 // placed is an address as one incarnation put it on.
@@ -99,6 +102,15 @@ func (h *Host) OnAnnounce(fn func(vip.Address)) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.onAnnounce = fn
+}
+
+// SetSightings says what the network claims from now on.
+func (h *Host) SetSightings(list ...vip.Sighting) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.sights = list
+	close(h.changed)
+	h.changed = make(chan struct{})
 }
 
 // Open is vip.Open on this host: fresh maps, every listed address closed. An
@@ -344,6 +356,26 @@ func (k *Kernel) AnnounceAgain() int {
 		k.Announce(a)
 	}
 	return len(list)
+}
+
+// Sightings implements vip.Kernel: what SetSightings said.
+func (k *Kernel) Sightings() ([]vip.Sighting, <-chan struct{}) {
+	k.host.mu.Lock()
+	defer k.host.mu.Unlock()
+	return slices.Clone(k.host.sights), k.host.changed
+}
+
+// InUse implements vip.Kernel: what SetSightings said of addresses that are not held.
+func (k *Kernel) InUse(_ context.Context, addrs []vip.Address) map[netip.Addr]net.HardwareAddr {
+	k.host.mu.Lock()
+	defer k.host.mu.Unlock()
+	out := map[netip.Addr]net.HardwareAddr{}
+	for _, s := range k.host.sights {
+		if len(s.MACs) > 0 && !s.Held && slices.ContainsFunc(addrs, func(a vip.Address) bool { return a.Addr == s.Addr }) {
+			out[s.Addr] = s.MACs[0]
+		}
+	}
+	return out
 }
 
 // Tallies implements vip.Kernel: nothing is counted.
