@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"time"
 
@@ -22,6 +23,12 @@ import (
 func stranger(o options) error {
 	return onCluster(o, "stranger", func(c *livelab.Cluster) error {
 		h, err := c.Lab.AddClient("stranger", 201)
+		if err != nil {
+			return err
+		}
+		err = h.Do(func() error { // a ping that it gets is lost: the client wants the true holder
+			return os.WriteFile("/proc/sys/net/ipv4/icmp_echo_ignore_all", []byte("1"), 0o600)
+		})
 		if err != nil {
 			return err
 		}
@@ -58,7 +65,7 @@ func strangerOnce(c *livelab.Cluster, h *netlab.Host, loud bool, f *figures) err
 		return err
 	}
 	if loud {
-		if err := h.Do(func() error { return speakAs(vip, c.Client.Addr("eth0")) }); err != nil {
+		if err := h.Do(func() error { return speakAs(vip, netip.MustParseAddr("10.77.0.199")) }); err != nil {
 			return err
 		}
 	}
@@ -77,8 +84,8 @@ func strangerOnce(c *livelab.Cluster, h *netlab.Host, loud bool, f *figures) err
 	return nil
 }
 
-// speakAs sends a datagram from an address: the kernel asks for the receiver first, and
-// tells everybody its own MAC address by that.
+// speakAs sends a datagram from an address to one that nobody has: the kernel asks for
+// it three times, a second apart, and tells everybody its own MAC address by that.
 func speakAs(from, to netip.Addr) error {
 	c, err := net.DialUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(from, 0)), net.UDPAddrFromAddrPort(netip.AddrPortFrom(to, 9)))
 	if err != nil {

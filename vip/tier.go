@@ -10,6 +10,11 @@ import (
 const guardTries = 3
 
 func (h *host) openGuard() (err error) {
+	if h.opts.bare {
+		h.guard, h.tier = guard.None{}, TierNone
+		h.devs, err = h.rtnl.links()
+		return err
+	}
 	tiers := []Tier{TierEBPF, TierNftables, TierNone}
 	if h.opts.Force != TierAuto {
 		tiers = []Tier{h.opts.Force}

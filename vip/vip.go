@@ -183,5 +183,6 @@ type Options struct {
 	OnProblem func(code, text string)
 
 	clsact bool          // filters even where tcx is there
+	bare   bool          // leave the guard that is there as it is; to clean up
 	ask    time.Duration // between two questions about one address; 0 = askEvery
 }

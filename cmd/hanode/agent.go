@@ -16,17 +16,30 @@ import (
 
 func (a *app) agentCommand() *cobra.Command {
 	var file string
+	var cleanup bool
 	cmd := &cobra.Command{
 		Use:     "agent",
 		GroupID: groupRun,
 		Short:   "Run the agent of this node",
 		Long: `Run the agent of this node until SIGTERM, which hands its groups over and
-releases them; the node stays a member.`,
+releases them; the node stays a member.
+
+With --cleanup it runs no agent, but removes what one that was killed left on the
+network: addresses, routes, rules and settings of devices that are ours, then the
+guard. It touches nothing else, and is refused while an agent runs. The unit runs it
+after each stop.`,
 		Example: `  hanode agent
+  hanode agent --cleanup
   hanode agent --config /etc/hanode/hanode.hcl`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.runAgent(cmd.Context(), file) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if cleanup {
+				return a.cleanUp(file)
+			}
+			return a.runAgent(cmd.Context(), file)
+		},
 	}
+	cmd.Flags().BoolVar(&cleanup, "cleanup", false, "remove what an agent that was killed left on the network, and end")
 	cmd.Flags().StringVar(&file, "config", config.DefaultFile, "the node file")
 	return cmd
 }
@@ -57,6 +70,21 @@ func (a *app) runAgent(ctx context.Context, file string) error {
 		return fmt.Errorf("agent: %w", err)
 	}
 	return nil
+}
+
+// cleanUp is agent --cleanup. A node file that cannot be read does not keep addresses on
+// the host: what carries our mark is found without it.
+func (a *app) cleanUp(file string) error {
+	node, err := config.LoadNode(file)
+	if err != nil {
+		say(a.err, "%v\ncleaning up with the defaults: cluster %s, data_dir %s\n", err, config.DefaultCluster, config.DefaultDataDir)
+		node = &config.Node{Cluster: config.DefaultCluster, DataDir: config.DefaultDataDir, LogLevel: "warn"}
+	}
+	removed, err := agent.Cleanup(node, newLog(a.err, "warn", node.LogFormat))
+	for _, r := range removed {
+		a.printf("removed %s", r)
+	}
+	return err
 }
 
 // newLog writes to w in the node file's level and format.
