@@ -2,6 +2,7 @@ package failover
 
 import (
 	"fmt"
+	"slices"
 
 	"hanode/fsm"
 	"hanode/internal/linkstate"
@@ -15,6 +16,21 @@ func linkDown(h Health, g spec.Group) string {
 		return l.Dev + " " + l.Why
 	}
 	return ""
+}
+
+// cutOffWith: clients do not reach a group that must be with g, and there is a node for all
+// of them.
+func (p *planner) cutOffWith(g *fsm.Group) bool {
+	if g.Spec.With != "" {
+		return false
+	}
+	if !slices.ContainsFunc(p.at.units[g.Spec.Name], func(o *fsm.Group) bool {
+		return o != g && o.Owner == g.Owner && linkDown(p.in.Health[g.Owner.Name], o.Spec) != ""
+	}) {
+		return false
+	}
+	best := Candidates(p.in, g, p.at)
+	return len(best) > 0 && best[0].Eligible && !best[0].Alone && best[0].Node != g.Owner.Name
 }
 
 // Unreachable says why clients cannot reach group g although its owner is well: its

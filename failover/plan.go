@@ -412,6 +412,8 @@ func (p *planner) cause(g *fsm.Group) string {
 		return p.ifElsewhere(g, "leave")
 	case linkDown(p.in.Health[owner.Name], g.Spec) != "":
 		return p.ifElsewhere(g, "link") // where no other node has a carrier, moving would not help
+	case p.cutOffWith(g):
+		return "link"
 	}
 	if p.at.forbids(g, owner.Name) != "" {
 		return p.ifElsewhere(g, "rule")
