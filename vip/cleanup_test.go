@@ -2,6 +2,7 @@ package vip
 
 import (
 	"context"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // After kill -9 a clean-up takes off what is ours, and no more: the addresses, the list
@@ -23,6 +25,7 @@ func TestCleanup(t *testing.T) {
 		h := l.host.startHolder(t, mode, dir)
 		h.waitHolding(t)
 		h.kill()
+		ours, others := l.host.routed(t, ourProto, 201), l.host.routed(t, 99, 202)
 		if on := l.host.has(t, vip4, vip6, other); len(on) != 3 {
 			t.Fatalf("on the host after kill -9: %v", on)
 		}
@@ -45,6 +48,16 @@ func TestCleanup(t *testing.T) {
 			t.Errorf("the list is there: %v", err)
 		}
 		after := l.host.picture(t)
+		for _, x := range ours {
+			if slices.Contains(after, x) || !slices.Contains(before, x) {
+				t.Errorf("ours is there after the clean-up, or was not before: %s", x)
+			}
+		}
+		for _, x := range others {
+			if !slices.Contains(after, x) {
+				t.Errorf("another's is gone: %s", x)
+			}
+		}
 		if slices.Equal(before, after) {
 			t.Error("the picture does not show addresses; this test would see nothing")
 		}
@@ -81,6 +94,40 @@ func (m *machine) probe(ctx context.Context, a netip.Addr) (mac []byte, err erro
 	return mac, err
 }
 
+// routed makes a route and a rule with that protocol and table, and returns their text.
+func (m *machine) routed(t *testing.T, proto, table int) []string {
+	t.Helper()
+	before := m.picture(t)
+	must(t, m.Do(func() error {
+		dev, err := netlink.LinkByName("eth0")
+		if err != nil {
+			return err
+		}
+		_, to, err := net.ParseCIDR("192.0.2.0/24")
+		if err != nil {
+			return err
+		}
+		if err := netlink.RouteAdd(&netlink.Route{
+			LinkIndex: dev.Attrs().Index, Dst: to, Table: table, Scope: netlink.SCOPE_LINK, Protocol: netlink.RouteProtocol(proto),
+		}); err != nil {
+			return err
+		}
+		r := netlink.NewRule()
+		r.Table, r.Priority, r.Protocol, r.Src = table, table, uint8(proto), to
+		return netlink.RuleAdd(r)
+	}))
+	var news []string
+	for _, x := range m.picture(t) {
+		if !slices.Contains(before, x) {
+			news = append(news, x)
+		}
+	}
+	if len(news) != 2 {
+		t.Fatalf("new are %v", news)
+	}
+	return news
+}
+
 // picture is the machine's addresses, routes and rules, as text.
 func (m *machine) picture(t *testing.T) (out []string) {
 	t.Helper()
@@ -92,7 +139,7 @@ func (m *machine) picture(t *testing.T) (out []string) {
 		for _, a := range addrs {
 			out = append(out, a.IPNet.String())
 		}
-		routes, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{}, 0)
+		routes, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
 		if err != nil {
 			return err
 		}
