@@ -32,6 +32,7 @@ type worker struct {
 	// hooks are due, oldest first.
 	hooks chan hook
 	res   *resource.Group
+	warm  *warm
 
 	mu      sync.Mutex
 	rec     fsm.Record
@@ -53,7 +54,9 @@ func (g *groups) record(a *Agent, r fsm.Record) {
 	w := g.m[r.Group]
 	if w == nil {
 		w = &worker{a: a, name: r.Group, wake: make(chan struct{}, 1), hooks: make(chan hook, maxHooks), res: a.services.NewGroup()}
+		w.warm = &warm{w: w, res: a.services.NewGroup(), wake: make(chan struct{}, 1)}
 		g.m[r.Group] = w
+		a.goLoop(w.warm.run)
 		a.goLoop(w.run)
 		a.goLoop(w.runHooks)
 	}
@@ -64,6 +67,7 @@ func (g *groups) record(a *Agent, r fsm.Record) {
 	}
 	w.mu.Unlock()
 	signal(w.wake)
+	signal(w.warm.wake)
 }
 
 func (g *groups) wakeAll() {
@@ -71,6 +75,7 @@ func (g *groups) wakeAll() {
 	defer g.mu.Unlock()
 	for _, w := range g.m {
 		signal(w.wake)
+		signal(w.warm.wake)
 	}
 }
 
@@ -115,9 +120,21 @@ func (g *groups) running() int {
 	return n
 }
 
+// idle reports whether nothing runs here, not even beside its owner.
+func (g *groups) idle() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, w := range g.m {
+		if w.here() || !w.warm.idle() {
+			return false
+		}
+	}
+	return true
+}
+
 // waitIdle returns when nothing runs here, or after limit.
 func (g *groups) waitIdle(limit time.Duration) {
-	for end := time.Now().Add(limit); g.running() > 0 && time.Now().Before(end); {
+	for end := time.Now().Add(limit); !g.idle() && time.Now().Before(end); {
 		time.Sleep(2 * time.Millisecond) // a stop: rare, bounded, nobody waits for a signal of it
 	}
 }

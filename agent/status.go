@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"hanode/api"
 	"hanode/failover"
@@ -106,11 +107,14 @@ func (a *Agent) fillResources(s *api.Status) {
 		if w == nil || g.Owner == nil || *g.Owner != a.cfg.Name {
 			continue
 		}
-		st := w.res.Status()
-		if len(st) != len(g.Resources) || !w.here() {
+		if !w.here() {
 			continue
 		}
-		for j, r := range st {
+		for _, r := range append(w.res.Status(), w.warm.res.Status()...) {
+			j := slices.IndexFunc(g.Resources, func(x api.ResourceStatus) bool { return x.Type == r.Type && x.Name == r.Name })
+			if j < 0 {
+				continue
+			}
 			state := map[resource.State]api.GroupState{
 				resource.Stopped: api.GroupStopped, resource.Starting: api.GroupStarting, resource.Running: api.GroupRunning,
 				resource.Stopping: api.GroupStopping, resource.Failed: api.GroupFailed,

@@ -169,7 +169,13 @@ func (w *worker) start(ctx context.Context) {
 	begin := a.host.Clock.Now()
 	startCtx, cancel := context.WithCancel(ctx)
 	done := make(chan error, 1)
-	go func() { done <- w.res.Start(startCtx, g.Resources, w.env(rec, g)) }()
+	go func() {
+		err := w.warm.await(startCtx, g.Warm())
+		if err == nil {
+			err = w.res.Start(startCtx, g.Moving(), w.env(rec, g))
+		}
+		done <- err
+	}()
 	var err error
 	tick := time.NewTicker(max(a.cfg.Timing.Keepalive, 10*time.Millisecond))
 	defer tick.Stop()

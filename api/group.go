@@ -51,6 +51,7 @@ type Resource struct {
 	MonitorTimeoutMS float64      `json:"monitor_timeout_ms"`
 	Restarts         int          `json:"restarts"`
 	WithinMS         float64      `json:"within_ms"`
+	Concurrent       bool         `json:"concurrent"`
 
 	Agent  string `json:"agent"`
 	Params Params `json:"params"`
@@ -111,7 +112,7 @@ func FromSpecs(groups []spec.Group) []Group {
 				Type: r.Type, Name: r.Name, Dev: r.Dev, OnAcquire: r.OnAcquire,
 				Network: r.Network, Source: r.Source, Label: r.Label, Routes: routes, Rules: rules,
 				Start: r.Start, Stop: r.Stop, Monitor: r.Monitor,
-				EveryMS: MS(r.Every), TimeoutMS: MS(r.Timeout), Restarts: r.Restarts, WithinMS: MS(r.Within),
+				EveryMS: MS(r.Every), TimeoutMS: MS(r.Timeout), Restarts: r.Restarts, WithinMS: MS(r.Within), Concurrent: r.Concurrent,
 				StartTimeoutMS: MS(r.StartTimeout), StopTimeoutMS: MS(r.StopTimeout), MonitorTimeoutMS: MS(r.MonitorTimeout),
 				Agent: r.Agent, Params: r.Params,
 			})
@@ -179,7 +180,7 @@ func (w Group) spec() (spec.Group, error) {
 
 func (w Resource) spec() (spec.Resource, error) {
 	r := spec.Resource{
-		Type: w.Type, Name: w.Name, Dev: w.Dev, OnAcquire: some(w.OnAcquire), Restarts: w.Restarts,
+		Type: w.Type, Name: w.Name, Dev: w.Dev, OnAcquire: some(w.OnAcquire), Concurrent: w.Concurrent, Restarts: w.Restarts,
 		Start: some(w.Start), Stop: some(w.Stop), Monitor: some(w.Monitor), Agent: w.Agent,
 	}
 	if len(w.Params) > 0 {

@@ -19,10 +19,10 @@ const (
 var (
 	groupKeys = []string{"prefer", "failback", "exclusive", "retry_after", "on_acquire", "on_release", "on_problem", "with", "apart", "after", "max_per_node", "weight"}
 	ipKeys    = []string{"dev", "prefix", "source", "label", "on_acquire", "start_timeout"}
-	execKeys  = []string{"start", "stop", "monitor", "every", "timeout", "start_timeout", "stop_timeout", "monitor_timeout", "restarts", "within"}
+	execKeys  = []string{"start", "stop", "monitor", "every", "timeout", "start_timeout", "stop_timeout", "monitor_timeout", "restarts", "within", "concurrent"}
 	// serviceKeys are those of the types whose commands are known: systemd, lsb,
 	// heartbeat, ocf. monitor is the time between two looks.
-	serviceKeys = []string{"monitor", "timeout", "start_timeout", "stop_timeout", "monitor_timeout", "restarts", "within"}
+	serviceKeys = []string{"monitor", "timeout", "start_timeout", "stop_timeout", "monitor_timeout", "restarts", "within", "concurrent"}
 	ocfKeys     = append([]string{"agent"}, serviceKeys...)
 
 	// clusterShape is what a cluster file may hold.
@@ -302,6 +302,7 @@ func (b *block) bounds(r *spec.Resource, p *place) {
 	r.MonitorTimeout = note(p, "monitor_timeout", b.duration("monitor_timeout"))
 	r.Restarts = note(p, "restarts", b.whole("restarts", 0, maxRestarts))
 	r.Within = note(p, "within", b.duration("within"))
+	r.Concurrent = note(p, "concurrent", b.flag("concurrent"))
 }
 
 // params reads the parameters of an agent: keys of any name, each a string; a

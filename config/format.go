@@ -77,6 +77,9 @@ func formatResource(body *hclwrite.Body, r spec.Resource) {
 	if r.Restarts > 0 {
 		body.SetAttributeValue("restarts", cty.NumberIntVal(int64(r.Restarts)))
 	}
+	if r.Concurrent {
+		body.SetAttributeValue("concurrent", cty.True)
+	}
 	if r.Within > 0 {
 		body.SetAttributeValue("within", cty.StringVal(duration(r.Within)))
 	}

@@ -238,6 +238,7 @@ func execOnly(r spec.Resource) []string {
 		{"params", r.Params != nil},
 		{"restarts", r.Restarts != 0},
 		{"within", r.Within != 0},
+		{"concurrent", r.Concurrent},
 	} {
 		if k.set {
 			keys = append(keys, k.key)
@@ -270,6 +271,7 @@ func (c *groupCheck) exec(g spec.Group, r spec.Resource, at place) {
 	}
 	c.ownKeys(g, r, at)
 	c.limits(r, at)
+	c.concurrent(g, r, at)
 }
 
 // ownKeys refuses keys that only another type takes; the reader of a file has
@@ -299,6 +301,17 @@ func (c *groupCheck) ownKeys(g spec.Group, r spec.Resource, at place) {
 				allowed: "only an " + k.takes + " takes it",
 			})
 		}
+	}
+}
+
+// concurrent refuses what would run twice by intention where it must never.
+func (c *groupCheck) concurrent(g spec.Group, r spec.Resource, at place) {
+	if why := g.WhyExclusive(); r.Concurrent && why != "" {
+		c.add(at.at("concurrent"), finding{
+			what:    fmt.Sprintf("%s is concurrent, but group %s is exclusive (%s)", subject(r), quote(g.Name), why),
+			allowed: "two hosts must never run an exclusive group at once",
+			remedy:  "remove concurrent, or put it in a group of its own",
+		})
 	}
 }
 
@@ -346,6 +359,7 @@ func (c *groupCheck) service(g spec.Group, r spec.Resource, at place) {
 	}
 	c.ownKeys(g, r, at)
 	c.limits(r, at)
+	c.concurrent(g, r, at)
 }
 
 // params checks the form of an agent's parameters; whether it takes them, the

@@ -108,6 +108,7 @@ func resourceGen(g, i int) *rapid.Generator[spec.Resource] {
 			r.Timeout = span().Draw(t, "timeout")
 		}
 		r.Restarts = rapid.IntRange(0, maxRestarts).Draw(t, "restarts")
+		r.Concurrent = rapid.Bool().Draw(t, "concurrent")
 		return r
 	})
 }
@@ -139,7 +140,11 @@ func groupsGen() *rapid.Generator[[]spec.Group] {
 				g.RetryAfter = time.Duration(rapid.Int64Range(int64(minRetry), int64(spec.MaxRetry)).Draw(t, "retry_after"))
 			}
 			for i := range rapid.IntRange(1, 4).Draw(t, "resources") {
-				g.Resources = append(g.Resources, resourceGen(gi, i).Draw(t, "resource"))
+				r := resourceGen(gi, i).Draw(t, "resource")
+				g.Resources = append(g.Resources, r)
+			}
+			for i := range g.Resources {
+				g.Resources[i].Concurrent = g.Resources[i].Concurrent && !g.IsExclusive()
 			}
 			groups = append(groups, g)
 		}

@@ -39,6 +39,7 @@ func every() map[string]struct {
 		"clear":           {[]fsm.Command{failed("web", a1, 1, "no", 0)}, fsm.Command{Clear: &fsm.Clear{Group: "web", Node: "a"}}},
 		"clear all":       {[]fsm.Command{failed("web", a1, 1, "no", 0)}, fsm.Command{Clear: &fsm.Clear{}}},
 		"groups, retry":   {nil, groups(spec.Group{Name: "web", RetryAfter: time.Minute, Resources: []spec.Resource{{Type: "exec", Name: "x", Restarts: 3, Within: time.Minute}}})},
+		"groups, warm":    {nil, groups(spec.Group{Name: "web", Resources: []spec.Resource{{Type: "exec", Name: "x", Concurrent: true}}})},
 		"groups, rules":   {nil, groups(spec.Group{Name: "web", With: "db", Apart: "x", After: "y", MaxPerNode: 2, Weight: 3, Resources: ips("", "10.0.0.100/24").Resources}, ips("db", "10.0.0.101/24"))},
 		"groups, hooks":   {nil, groups(spec.Group{Name: "web", OnAcquire: []string{"a", "b"}, OnRelease: []string{"c"}, OnProblem: []string{"d"}, Resources: []spec.Resource{{Type: "ip", Name: "10.0.0.100/24", OnAcquire: []string{"e"}, StartTimeout: time.Second}}})},
 		"groups":          {nil, groups(ips("web", "10.0.0.100/24", "10.0.0.101/24"), ips("new", "10.0.0.102"))},

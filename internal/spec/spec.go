@@ -129,6 +129,23 @@ type Group struct {
 	Weight int `json:"weight,omitempty"`
 }
 
+// Warm are the resources that run on every node, Moving those that only the owner
+// runs; each in order.
+func (g Group) Warm() []Resource { return g.only(true) }
+
+// Moving are the others.
+func (g Group) Moving() []Resource { return g.only(false) }
+
+func (g Group) only(concurrent bool) []Resource {
+	var out []Resource
+	for _, r := range g.Resources {
+		if r.Concurrent == concurrent {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
 // Load is what the group counts as.
 func (g Group) Load() int { return max(g.Weight, 1) }
 
@@ -209,6 +226,8 @@ type Resource struct {
 	// of Within, before the group moves. Within 0 = DefaultWithin.
 	Restarts int           `json:"restarts,omitempty"`
 	Within   time.Duration `json:"within,omitempty"`
+	// Concurrent: it runs on every node that may own the group, all the time.
+	Concurrent bool `json:"concurrent,omitempty"`
 }
 
 // Route is a route through the device of an ip resource.

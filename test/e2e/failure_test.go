@@ -350,3 +350,49 @@ func TestHooks(t *testing.T) {
 		t.Errorf("events:\n%s", events)
 	}
 }
+
+// A concurrent service runs on every node that may own the group; a move leaves it
+// alone, and so does the death of the one elsewhere.
+func TestConcurrentService(t *testing.T) {
+	d := newDaemon(t)
+	x := form(t, livelab.Options{Groups: d.group("", "concurrent = true\n    restarts = 1")})
+	d.x = x
+	x.holds("primary")
+	p, s := d.await("primary", 0), d.await("secondary", 0)
+	out, _ := x.hanode("arbiter", 0, "move", "web", "secondary")
+	t.Logf("%s", strings.TrimSpace(out))
+	x.holds("secondary")
+	x.hanode("arbiter", 0, "move", "web", "primary")
+	x.holds("primary")
+	if d.pid("primary") != p || d.pid("secondary") != s || !d.runs("primary") || !d.runs("secondary") || d.runs("arbiter") {
+		t.Error("a move touched the service")
+	}
+	x.do(syscall.Kill(s, syscall.SIGKILL))
+	s = d.await("secondary", s)
+	if d.pid("primary") != p {
+		t.Error("the other one was touched")
+	}
+	// The owner's dies once too often: the group moves, and finds it running.
+	x.do(syscall.Kill(p, syscall.SIGKILL))
+	p = d.await("primary", p)
+	x.do(syscall.Kill(p, syscall.SIGKILL))
+	x.holds("secondary")
+	if d.pid("secondary") != s {
+		t.Error("it was started anew where it ran")
+	}
+	d.await("primary", p) // it is tried again, in case the node is needed
+	x.hanode("arbiter", 0, "standby", "primary")
+	for end := time.Now().Add(20 * time.Second); d.runs("primary"); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("it runs on a node in standby")
+		}
+	}
+	file := filepath.Join(t.TempDir(), "none.hcl")
+	x.do(os.WriteFile(file, []byte("# nothing\n"), 0o600))
+	x.hanode("arbiter", 0, "apply", "--yes", file)
+	for end := time.Now().Add(20 * time.Second); d.runs("secondary"); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("it outlived its group")
+		}
+	}
+}
