@@ -221,6 +221,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	a.goLoop(a.linksLoop)
 	a.goLoop(a.announceLoop)
 	a.goLoop(a.groupsLoop)
+	a.goLoop(a.foreignLoop)
 	a.goLoop(a.joinLoop)
 	a.goLoop(a.probeOwn)
 	a.goLoop(a.superviseLoop)

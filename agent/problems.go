@@ -62,6 +62,7 @@ var catalogue = map[string]struct{ severity, fix string }{
 	"group-calm":           {"warning", "it goes on by itself; to have it tried somewhere at once, `hanode move` it, or `hanode clear` it after a repair"},
 	"hook-failed":          {"warning", "correct the command of the group, or what it needs; nothing waits for it"},
 	"warm-failed":          {"error", "repair what the text says on that node; it is tried again every ten seconds"},
+	"foreign-service":      {"warning", "stop it, and keep it from starting at boot or by hand; it runs beside the group's owner, or will"},
 	"group-blocked":        {"error", "an earlier owner may still run it; make sure that its host is off, or was since, then `hanode confirm-off NODE`"},
 	"group-unowned":        {"error", "no node may own it now; `hanode why GROUP` says why for each"},
 	"group-muted":          {"error", "its owner has no lease, so its addresses answer nobody; see members for the missing voters"},

@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -395,4 +396,30 @@ func TestConcurrentService(t *testing.T) {
 			t.Fatal("it outlived its group")
 		}
 	}
+}
+
+// What runs on a host before the cluster does, and is not its own, is reported until
+// somebody stops it.
+func TestForeignService(t *testing.T) {
+	d := newDaemon(t)
+	cmd := exec.Command(d.script, "start")
+	cmd.Env = append(os.Environ(), "HANODE_NODE=secondary")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	pid := d.pid("secondary")
+	t.Cleanup(func() { _ = syscall.Kill(pid, syscall.SIGKILL) })
+	x := form(t, livelab.Options{Groups: d.group("", "")})
+	d.x = x
+	x.holds("primary")
+	x.says("secondary", `exec "svc" of web runs here, and the cluster did not start it`, 0)
+	time.Sleep(3 * time.Second)
+	if out, _ := x.hanode("primary", 0, "status"); strings.Contains(out, "primary: exec") {
+		t.Errorf("the owner's own is reported:\n%s", out)
+	}
+	if !d.runs("secondary") {
+		t.Error("what is not ours was stopped")
+	}
+	x.do(syscall.Kill(pid, syscall.SIGTERM))
+	x.says("secondary", "No problems.", 0)
 }
