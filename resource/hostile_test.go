@@ -71,7 +71,7 @@ func TestSleepsForEver(t *testing.T) {
 		// Two that left session, process group and parent.
 		Start:   sh("setsid sh -c 'trap \"\" TERM; sleep 600 & sleep 600' >/dev/null 2>&1 & echo $! > " + h.path("pid")),
 		Stop:    sh("echo I will not; exit 1"),
-		Monitor: sh("kill -0 $(cat " + h.path("pid") + ") || exit 7"),
+		Monitor: sh(`grep -q "^State:.[^Z]" /proc/$(cat ` + h.path("pid") + `)/status || exit 7`),
 	}
 	g := h.services.NewGroup()
 	if err := g.Start(t.Context(), []spec.Resource{r}, env); err != nil {
