@@ -46,6 +46,7 @@ type worker struct {
 	ready   clock.Instant // when all of it ran; zero = not since the start
 	broken  error         // a resource failed for good; the loop gives the group up
 
+	checked uint64 // revision of the spec whose checks are made; only the loop touches it
 	unwatch func() // ends the monitors and waits for them; only the loop touches it
 }
 

@@ -96,6 +96,13 @@ func groupStatus(in failover.Inputs, g *fsm.Group) api.GroupStatus {
 		}
 		out.Resources = append(out.Resources, api.ResourceStatus{Type: r.Type, Name: r.Name, State: &rs})
 	}
+	for _, c := range g.Spec.Checks {
+		rs := state
+		if state != api.GroupRunning {
+			rs = api.GroupStopped
+		}
+		out.Resources = append(out.Resources, api.ResourceStatus{Type: "check", Name: c.Type + " " + c.Target, State: &rs})
+	}
 	return out
 }
 

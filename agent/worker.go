@@ -34,6 +34,7 @@ func (w *worker) run(ctx context.Context) {
 			if broken != nil {
 				w.failed(rec, broken)
 			}
+			w.recheck()
 		case failover.Stop:
 			if w.stop() {
 				continue
@@ -166,6 +167,7 @@ func (w *worker) start(ctx context.Context) {
 	w.running, w.started, w.problem, w.since = rec.Epoch, false, "", a.host.Clock.Wall()
 	w.opened, w.ready = clock.Instant{}, clock.Instant{}
 	w.mu.Unlock()
+	w.setChecks(g, rec.Revision)
 	begin := a.host.Clock.Now()
 	startCtx, cancel := context.WithCancel(ctx)
 	done := make(chan error, 1)
@@ -206,6 +208,24 @@ wait:
 	a.goLoop(func(ctx context.Context) { w.report(ctx, rec, begin, took) })
 	w.hook(hookAcquire, rec, "")
 	w.watch(ctx, rec)
+}
+
+// recheck takes up checks that changed while the services stay as they are.
+func (w *worker) recheck() {
+	w.mu.Lock()
+	rec := w.rec
+	w.mu.Unlock()
+	if rec.Revision == w.checked {
+		return
+	}
+	if g, ok := w.a.specOf(rec); ok {
+		w.setChecks(g, rec.Revision)
+	}
+}
+
+func (w *worker) setChecks(g spec.Group, revision uint64) {
+	w.res.SetChecks(g)
+	w.checked = revision
 }
 
 func (w *worker) env(rec fsm.Record, g spec.Group) resource.Env {

@@ -27,6 +27,20 @@ type Group struct {
 	OnRelease  List[string]   `json:"on_release"`
 	OnProblem  List[string]   `json:"on_problem"`
 	Resources  List[Resource] `json:"resources"`
+	Checks     List[Check]    `json:"checks"`
+}
+
+// Check is spec.Check as JSON; 0 is the default.
+type Check struct {
+	Type       string       `json:"type"`
+	Target     string       `json:"target"`
+	Command    List[string] `json:"command"`
+	After      int          `json:"after"`
+	IntervalMS float64      `json:"interval_ms"`
+	TimeoutMS  float64      `json:"timeout_ms"`
+	GraceMS    float64      `json:"grace_ms"`
+	Rise       int          `json:"rise"`
+	Fall       int          `json:"fall"`
 }
 
 // Failback is spec.Failback as JSON.
@@ -117,6 +131,12 @@ func FromSpecs(groups []spec.Group) []Group {
 				Agent: r.Agent, Params: r.Params,
 			})
 		}
+		for _, c := range g.Checks {
+			w.Checks = append(w.Checks, Check{
+				Type: c.Type, Target: c.Target, Command: c.Command, After: c.After, Rise: c.Rise, Fall: c.Fall,
+				IntervalMS: MS(c.Interval), TimeoutMS: MS(c.Timeout), GraceMS: MS(c.Grace),
+			})
+		}
 		out = append(out, w)
 	}
 	return out
@@ -175,7 +195,32 @@ func (w Group) spec() (spec.Group, error) {
 		}
 		g.Resources = append(g.Resources, res)
 	}
+	for _, c := range w.Checks {
+		k, err := c.spec()
+		if err != nil {
+			return g, fmt.Errorf("check %s %q: %w", c.Type, c.Target, err)
+		}
+		g.Checks = append(g.Checks, k)
+	}
 	return g, nil
+}
+
+func (w Check) spec() (spec.Check, error) {
+	c := spec.Check{Type: w.Type, Target: w.Target, Command: some(w.Command), After: w.After, Rise: w.Rise, Fall: w.Fall}
+	if err := checkName("type", w.Type); err != nil {
+		return c, err
+	}
+	for _, f := range []struct {
+		to   *time.Duration
+		name string
+		ms   float64
+	}{{&c.Interval, "interval_ms", w.IntervalMS}, {&c.Timeout, "timeout_ms", w.TimeoutMS}, {&c.Grace, "grace_ms", w.GraceMS}} {
+		var err error
+		if *f.to, err = duration(f.name, f.ms); err != nil {
+			return c, err
+		}
+	}
+	return c, nil
 }
 
 func (w Resource) spec() (spec.Resource, error) {

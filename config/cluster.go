@@ -43,6 +43,9 @@ func clusterHints() map[string]finding {
 		"resource": {
 			what: "a resource stands outside of a group", allowed: "resources move in groups", remedy: "put it in " + groupForm,
 		},
+		"check": {
+			what: "a check stands outside of a group", allowed: "it stands behind the resource that it fails", remedy: "put it in " + groupForm,
+		},
 	}
 	for _, key := range []string{
 		"cluster", "name", "data_dir", "key_file", "socket", "http", "port", "log_level", "log_format", "realtime", "two_node", "link", "node",
@@ -118,6 +121,7 @@ type place struct {
 	bad    map[string]bool // keys whose value was refused and is missing
 	prefer []int           // line of each element of prefer
 	parts  []place         // resources of a group
+	checks []place         // its checks
 }
 
 // at is the line of a key, or of the block if the key is not written.
@@ -146,7 +150,7 @@ func (b *block) place() place {
 // group reads one group block.
 func (b *block) group() (spec.Group, place) {
 	b.check(shape{
-		keys: groupKeys, blocks: map[string]string{"resource": resourceForm},
+		keys: groupKeys, blocks: map[string]string{"resource": resourceForm, "check": checkForm},
 	})
 	p := b.place()
 	g := spec.Group{Name: b.label}
@@ -169,6 +173,7 @@ func (b *block) group() (spec.Group, place) {
 		res, where := k.resource()
 		g.Resources, p.parts = append(g.Resources, res), append(p.parts, where)
 	}
+	g.Checks, p.checks = b.checks()
 	return g, p
 }
 

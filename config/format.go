@@ -36,9 +36,11 @@ func FormatCluster(groups []spec.Group) []byte {
 		if g.Exclusive {
 			body.SetAttributeValue("exclusive", cty.True)
 		}
-		for _, r := range g.Resources {
+		formatChecks(body, g, 0)
+		for j, r := range g.Resources {
 			body.AppendNewline()
 			formatResource(body.AppendNewBlock("resource", []string{r.Type, r.Name}).Body(), r)
+			formatChecks(body, g, j+1)
 		}
 	}
 	return hclwrite.Format(file.Bytes())
@@ -107,6 +109,37 @@ func formatRules(body *hclwrite.Body, g spec.Group) {
 	}
 }
 
+// formatChecks writes the checks that stand after that many resources.
+func formatChecks(body *hclwrite.Body, g spec.Group, after int) {
+	for _, c := range g.Checks {
+		if c.After != after {
+			continue
+		}
+		body.AppendNewline()
+		k := body.AppendNewBlock("check", []string{c.Type, c.Target}).Body()
+		if len(c.Command) > 0 {
+			k.SetAttributeValue("command", stringList(c.Command))
+		}
+		for _, d := range []struct {
+			key string
+			d   time.Duration
+		}{{"interval", c.Interval}, {"timeout", c.Timeout}, {"grace", c.Grace}} {
+			if d.d > 0 {
+				k.SetAttributeValue(d.key, cty.StringVal(duration(d.d)))
+			}
+		}
+		for _, n := range []struct {
+			key string
+			n   int
+		}{{"rise", c.Rise}, {"fall", c.Fall}} {
+			if n.n > 0 {
+				k.SetAttributeValue(n.key, cty.NumberIntVal(int64(n.n)))
+			}
+		}
+	}
+}
+
+// formatArgs writes an argument list where there is one.
 func formatArgs(body *hclwrite.Body, key string, args []string) {
 	if len(args) > 0 {
 		body.SetAttributeValue(key, stringList(args))

@@ -88,6 +88,7 @@ func (c *groupCheck) structure() {
 			})
 		}
 		c.resources(g, p)
+		c.checkBlocks(g, p)
 	}
 	c.rules()
 }

@@ -140,8 +140,21 @@ func groupsGen() *rapid.Generator[[]spec.Group] {
 				g.RetryAfter = time.Duration(rapid.Int64Range(int64(minRetry), int64(spec.MaxRetry)).Draw(t, "retry_after"))
 			}
 			for i := range rapid.IntRange(1, 4).Draw(t, "resources") {
-				r := resourceGen(gi, i).Draw(t, "resource")
-				g.Resources = append(g.Resources, r)
+				g.Resources = append(g.Resources, resourceGen(gi, i).Draw(t, "resource"))
+				if rapid.Bool().Draw(t, "checked") {
+					c := spec.Check{Type: "tcp", Target: fmt.Sprintf("127.0.0.1:%d", 1+i), After: i + 1}
+					switch rapid.IntRange(0, 2).Draw(t, "check") {
+					case 0:
+						c.Type, c.Target = "http", fmt.Sprintf("http://[::1]:%d/${x}?y=%%41", 1+i)
+					case 1:
+						c.Type, c.Target, c.Command = "exec", fmt.Sprintf("c%d", i), argv().Draw(t, "command")
+					}
+					if rapid.Bool().Draw(t, "own") {
+						c.Interval, c.Timeout, c.Grace = span().Draw(t, "interval"), span().Draw(t, "timeout"), span().Draw(t, "grace")
+						c.Rise, c.Fall = rapid.IntRange(0, maxInRow).Draw(t, "rise"), rapid.IntRange(0, maxInRow).Draw(t, "fall")
+					}
+					g.Checks = append(g.Checks, c)
+				}
 			}
 			for i := range g.Resources {
 				g.Resources[i].Concurrent = g.Resources[i].Concurrent && !g.IsExclusive()

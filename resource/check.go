@@ -45,6 +45,15 @@ func (s *Services) Check(ctx context.Context, groups []spec.Group, limit time.Du
 				}
 				mounts = append(mounts, mountPoints(r)...)
 			}
+			for _, c := range g.Checks {
+				r := spec.Resource{Type: "check", Name: c.Type + " " + c.Target, Start: c.Command}
+				if c.Type != "exec" || len(c.Command) == 0 || slices.ContainsFunc(mounts, func(m string) bool { return runsBelow(r, m) }) {
+					continue
+				}
+				if why := command(c.Command[0]); why != "" {
+					all[i] = append(all[i], Lack{g.Name, Finding{Meaning: NotHere, Text: fmt.Sprintf("check %s: %s", c, why)}})
+				}
+			}
 		})
 	}
 	wg.Wait()

@@ -49,18 +49,23 @@ type Group struct {
 	// that was within its span. nil = nobody wants to know. Set it before Watch.
 	Restarted func(r spec.Resource, times int, why error)
 
-	mu     sync.Mutex
-	status []Status
+	mu        sync.Mutex
+	status    []Status
+	checks    []checkOf
+	rechecked chan struct{} // closed when checks change; nil = nobody waits for it
 
 	res []spec.Resource // what was started, or tried
 	env Env
 }
 
-// Status lists the resources in order.
+// Status lists the resources in order, then the checks.
 func (g *Group) Status() []Status {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	out := slices.Clone(g.status)
+	for _, c := range g.checks {
+		out = append(out, c.status)
+	}
 	for i := range out {
 		out[i].Operations = slices.Clone(out[i].Operations)
 	}
@@ -153,6 +158,7 @@ const stopTries = 3
 // one that survives this does not keep the rest from stopping: the error then says
 // which.
 func (g *Group) Stop(ctx context.Context) error {
+	g.stopChecks()
 	var errs []error
 	for i := len(g.res) - 1; i >= 0; i-- {
 		if err := g.stop(ctx, i); err != nil {

@@ -13,14 +13,18 @@ import (
 )
 
 // Watch monitors what runs, each resource beside the others, until ctx ends (nil)
-// or one failed more often than it may be restarted (the error). A restart starts
-// the failed one and all after it anew.
+// or one failed more often than it may be restarted (the error). A failed check is a
+// failure of the resource that it stands behind. A restart starts the failed one and
+// all after it anew.
 func (g *Group) Watch(ctx context.Context) error {
 	restarts := make([]budget, len(g.res))
 	for {
 		i, err := g.await(ctx, restarts)
-		if err == nil || ctx.Err() != nil {
+		if ctx.Err() != nil {
 			return nil
+		}
+		if err == nil {
+			continue // the checks changed
 		}
 		r := g.res[i]
 		g.set(i, Failed, err)
@@ -51,13 +55,29 @@ func (b *budget) spend(r spec.Resource, now time.Time) bool {
 	return true
 }
 
-// await runs the monitors until one says that its resource failed, and returns the
-// first of those in order. When it returns none runs any more.
+// await runs the monitors and checks until one says that its resource failed, and
+// returns the first of those in order. When it returns none runs any more. No error
+// means that ctx ended, or that there are other checks now.
 func (g *Group) await(ctx context.Context, restarts []budget) (int, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	failed := make([]error, len(g.res))
+	checks, rechecked := g.begin()
+	failed := make([]error, len(g.res)+len(checks))
 	var wg sync.WaitGroup
+	for k, c := range checks {
+		wg.Go(func() {
+			if failed[len(g.res)+k] = g.watchCheck(ctx, k, c.Check); failed[len(g.res)+k] != nil {
+				cancel()
+			}
+		})
+	}
+	wg.Go(func() {
+		select {
+		case <-rechecked:
+			cancel()
+		case <-ctx.Done():
+		}
+	})
 	for i := range g.res {
 		wg.Go(func() {
 			if failed[i] = g.monitor(ctx, i, &restarts[i]); failed[i] != nil {
@@ -66,7 +86,12 @@ func (g *Group) await(ctx context.Context, restarts []budget) (int, error) {
 		})
 	}
 	wg.Wait()
-	for i, err := range failed {
+	for k, c := range checks {
+		if i := min(c.of, len(g.res)-1); i >= 0 && failed[i] == nil {
+			failed[i] = failed[len(g.res)+k] // the same as if its monitor had failed
+		}
+	}
+	for i, err := range failed[:len(g.res)] {
 		if err != nil {
 			return i, err
 		}

@@ -127,6 +127,8 @@ type Group struct {
 	MaxPerNode int `json:"max_per_node,omitempty"`
 	// Weight is what it counts as when nodes are compared by load. 0 = 1.
 	Weight int `json:"weight,omitempty"`
+	// Checks ask the services as clients do.
+	Checks []Check `json:"checks,omitempty"`
 }
 
 // Warm are the resources that run on every node, Moving those that only the owner
