@@ -87,6 +87,7 @@ type Agent struct {
 	elect    election
 	groups   groups
 	lead     leading
+	fit      fitness
 	problems problems
 	tm       atomic.Pointer[spec.Timing] // the cluster's, once founded
 
@@ -223,6 +224,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	a.goLoop(a.groupsLoop)
 	a.goLoop(a.foreignLoop)
 	a.goLoop(a.joinLoop)
+	a.goLoop(a.fitLoop)
 	a.goLoop(a.probeOwn)
 	a.goLoop(a.superviseLoop)
 	if a.opts.Supervisor != nil {
@@ -360,6 +362,7 @@ func (a *Agent) bootHost(undo *stopper) error {
 	a.elect.init(a.cfg.Name)
 	a.groups.init()
 	a.lead.init()
+	a.fit.init()
 	a.machine.Watch(a.onChange)
 	return nil
 }

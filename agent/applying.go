@@ -34,17 +34,27 @@ func (a *Agent) Plan(ctx context.Context, groups []spec.Group) (*api.Plan, error
 
 // Plan answers a forwarded call. It applies the command to a copy of the state and
 // looks what the planner would do with it: the very code that decides.
-func (d direct) Plan(_ context.Context, groups []spec.Group) (*api.Plan, error) {
+func (d direct) Plan(ctx context.Context, groups []spec.Group) (*api.Plan, error) {
+	p, _, err := d.plan(ctx, groups)
+	return p, err
+}
+
+// plan is Plan; unfit says why Apply would refuse, by what the nodes said of
+// themselves.
+func (d direct) plan(ctx context.Context, groups []spec.Group) (p *api.Plan, unfit, err error) {
+	st := d.machine.Copy()
+	if !st.Founded() {
+		return nil, nil, d.noQuorum()
+	}
+	if err := checkGroups(groups, st); err != nil {
+		return nil, nil, err
+	}
+	said := d.preflight(ctx, groups)
 	in := d.inputs()
-	if !in.State.Founded() {
-		return nil, d.noQuorum()
-	}
-	if err := checkGroups(groups, in.State); err != nil {
-		return nil, err
-	}
 	before := in.State.Clone()
 	after := fsm.Preview(in.State, fsm.Command{SetGroups: &fsm.SetGroups{Groups: groups}})
 	in.State = after
+	in.Lacks = d.fit.lacks(after)
 	moves := map[string]string{}
 	for _, c := range failover.Plan(in) {
 		if c.Takeover == nil {
@@ -57,10 +67,10 @@ func (d direct) Plan(_ context.Context, groups []spec.Group) (*api.Plan, error) 
 	out := &api.Plan{}
 	for _, ch := range failover.Compare(before, after, moves) {
 		out.Changes = append(out.Changes, api.Change{
-			Group: ch.Group, Action: api.Action(ch.Action), Text: ch.Text, Stops: ch.Stops, Moves: ch.Moves,
+			Group: ch.Group, Action: api.Action(ch.Action), Text: said.say(ch.Text, ch.Group, in.Lacks), Stops: ch.Stops, Moves: ch.Moves,
 		})
 	}
-	return out, nil
+	return out, said.refuse(groups, before), nil
 }
 
 // atRest waits, at most limit, until every group runs or has nowhere to go.
@@ -110,9 +120,12 @@ func (a *Agent) Apply(ctx context.Context, req api.ApplyRequest) (*api.ApplyResu
 
 // Apply answers a forwarded call.
 func (d direct) Apply(ctx context.Context, req api.ApplyRequest) (*api.ApplyResult, error) {
-	plan, err := d.Plan(ctx, req.Groups)
+	plan, unfit, err := d.plan(ctx, req.Groups)
 	if err != nil {
 		return nil, err
+	}
+	if unfit != nil {
+		return nil, unfit
 	}
 	if !req.NoProbe {
 		if err := d.unused(ctx, req.Groups); err != nil {

@@ -144,11 +144,16 @@ func (g *groups) waitIdle(limit time.Duration) {
 func (a *Agent) groupsLoop(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
+	revision := uint64(0)
 	for {
 		var recs []fsm.Record
 		var all, units []spec.Resource
 		a.turn(loopGroups)
 		a.machine.View(func(s *fsm.State) {
+			if s.Revision != revision {
+				revision = s.Revision
+				signal(a.fit.wake)
+			}
 			for _, g := range s.Groups {
 				recs = append(recs, g.Record())
 				for _, r := range g.Spec.Resources {

@@ -95,6 +95,7 @@ type host struct {
 	// gear lets a test build a broken machine: it may replace the kernel that an
 	// agent gets. nil = as it is.
 	gear func(vip.Kernel) vip.Kernel
+	fits func(vip.Address) error // whether it has the device of an address; nil = of every one
 	held heldClock
 
 	mu      sync.Mutex
@@ -206,6 +207,7 @@ func (h *host) start() {
 		return a
 	}}))
 	sys := &simKernel{h: h, life: lf}
+	fits := h.fits
 	opts := Options{Version: "test", Log: log, Supervisor: told{func() { h.mu.Lock(); h.ready = true; h.mu.Unlock() }}, Host: &Host{
 		Network: h.wire, Clock: gatedClock{agentClock{h}, sys}, ID: fmt.Sprintf("boot-%s-%d", h.name, h.boot),
 		Claim: func(string) (func() error, error) { return func() error { return nil }, nil },
@@ -224,6 +226,7 @@ func (h *host) start() {
 		Stores: func(string) (cluster.Stores, error) {
 			return cluster.Stores{Log: disk, Stable: disk, Snapshots: snaps, Probe: disk.probe}, nil
 		},
+		Fits: fits,
 		Exit: func(because error) {
 			h.lab.note("%s ends: %v", h.name, because)
 			h.lab.exits.Go(h.kill)

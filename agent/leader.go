@@ -208,6 +208,7 @@ func (a *Agent) inputs() failover.Inputs {
 		in.Tokens[c] = true
 	}
 	a.hold.Unlock()
+	in.Lacks = a.fit.lacks(in.State)
 	return in
 }
 

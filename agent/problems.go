@@ -11,6 +11,7 @@ import (
 	"hanode/failover"
 	"hanode/fsm"
 	"hanode/internal/clock"
+	"hanode/peer"
 	"hanode/vip"
 )
 
@@ -66,6 +67,8 @@ var catalogue = map[string]struct{ severity, fix string }{
 	"group-blocked":        {"error", "an earlier owner may still run it; make sure that its host is off, or was since, then `hanode confirm-off NODE`"},
 	"group-unowned":        {"error", "no node may own it now; `hanode why GROUP` says why for each"},
 	"group-muted":          {"error", "its owner has no lease, so its addresses answer nobody; see members for the missing voters"},
+	"node-unfit":           {"warning", "install what the text names on that node, or correct the cluster file; until then the group cannot go there"},
+	"starts-at-boot":       {"warning", "disable the unit on that host, as the text says: the cluster starts it"},
 	"maintenance":          {"info", "`hanode maintenance off` when the work is done"},
 	"two-voters":           {"warning", "with two voters the loss of either stops failover; add a witness"},
 	"even-voters":          {"info", "an even number of voters tolerates no more losses than one less; add a witness"},
@@ -184,6 +187,21 @@ func (a *Agent) clusterProblems(in failover.Inputs, members []api.Member) []api.
 			out = append(out, p)
 		}
 	}
+	return append(out, a.unfit(s)...)
+}
+
+// unfit lists what nodes lack, and what they say of what they have.
+func (a *Agent) unfit(s *fsm.State) []api.StatusProblem {
+	var out []api.StatusProblem
+	a.fit.each(s, func(node, group string, f peer.Finding) {
+		switch f.Kind {
+		case peer.Lacks, peer.Nowhere:
+			out = append(out, show("node-unfit", fmt.Sprintf("%s cannot run %s: %s", node, group, f.Text), nil))
+		case peer.Note:
+			out = append(out, show(f.Code, fmt.Sprintf("%s: %s", node, f.Text), nil))
+		case peer.Unsure:
+		}
+	})
 	return out
 }
 

@@ -53,6 +53,9 @@ type Inputs struct {
 	// Formed: all members were alive at once since this process started, or
 	// initdead has passed. Until then a group waits for its most preferred node.
 	Formed bool
+	// Lacks says for each node and group what that node has not got that the group
+	// takes. It keeps a group from going there, never moves one away.
+	Lacks map[string]map[string]string
 }
 
 // Candidate is one node's standing for one group.
@@ -177,6 +180,8 @@ func ineligible(in Inputs, n *fsm.Node, g *fsm.Group) string {
 		return "its disk hangs, and a service is noted there before it starts"
 	case g != nil && linkDown(h, g.Spec) != "":
 		return "its " + linkDown(h, g.Spec)
+	case g != nil && in.Lacks[n.Name][g.Spec.Name] != "":
+		return "it lacks something: " + in.Lacks[n.Name][g.Spec.Name]
 	}
 	return ""
 }

@@ -69,6 +69,10 @@ type Service interface {
 	// InUse asks the node's networks which of these ip resources another host has
 	// already, and returns its MAC address by theirs.
 	InUse(ctx context.Context, rs []spec.Resource) (map[string]string, error)
+	// Check looks whether this host has what the groups take.
+	Check(ctx context.Context, groups []spec.Group) Fitness
+	// Fit takes asker's word of itself.
+	Fit(asker string, f Fitness)
 }
 
 // ErrNotLeader comes back over the wire as itself.
@@ -116,6 +120,7 @@ func NewServer(svc Service, operator http.Handler, log *slog.Logger) *Server {
 		m, err := svc.InUse(r.Context(), rs)
 		answer(w, m, err)
 	})
+	fit(mux, svc)
 	if operator != nil {
 		mux.Handle("/v1/", operator)
 	}

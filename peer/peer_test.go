@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -46,6 +47,7 @@ type agent struct {
 	requests []string
 	commands []fsm.Command
 	err      error
+	told     []string
 	entered  chan struct{} // told when a Mark begins, if not nil; it then waits for its ctx
 }
 
@@ -79,6 +81,16 @@ func (a *agent) Mark(ctx context.Context) (uint64, error) {
 func (a *agent) InUse(_ context.Context, rs []spec.Resource) (map[string]string, error) {
 	return map[string]string{rs[0].Address(): "02:00:00:00:00:01"}, nil
 }
+
+func (a *agent) Check(_ context.Context, groups []spec.Group) Fitness {
+	f := Fitness{}
+	for _, g := range groups {
+		f.Groups = append(f.Groups, Judgement{Group: g.Name, Digest: "d", Findings: []Finding{{Kind: Lacks, Text: "all"}}})
+	}
+	return f
+}
+
+func (a *agent) Fit(asker string, f Fitness) { a.told = append(a.told, asker+" "+f.Groups[0].Group) }
 
 func (a *agent) Rejoin(_ context.Context, asker, request string) (uint64, error) {
 	a.asked(asker)
@@ -162,6 +174,14 @@ func TestCalls(t *testing.T) {
 	}
 	if d := cmp.Diff([]fsm.Command{cmd}, l.svc.commands); d != "" {
 		t.Error(d)
+	}
+	groups := []spec.Group{{Name: "web", Resources: []spec.Resource{{Type: "ip", Name: "10.0.0.9"}}}}
+	f := must[Fitness](t)(c.Check(ctx, "b", groups))
+	if d := cmp.Diff((&agent{}).Check(ctx, groups), f); d != "" {
+		t.Error(d)
+	}
+	if err := c.Fit(ctx, "b", f); err != nil || !slices.Equal(l.svc.told, []string{"a web"}) {
+		t.Error(err, l.svc.told) // by its certificate, not by what it says
 	}
 	if i := must[uint64](t)(c.Mark(ctx, "b")); i != 1<<60 {
 		t.Error("mark", i) // no rounding on the way

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -20,11 +21,21 @@ type Lack struct {
 	Finding
 }
 
-// Check looks whether this host has what the groups need; groups side by side, all
-// within limit. It starts nothing and changes nothing. What could not be told in
-// time is a finding that says Unsure.
-func (s *Services) Check(ctx context.Context, groups []spec.Group, limit time.Duration) []Lack {
-	ctx, cancel := context.WithTimeout(ctx, limit)
+// CheckOptions say how to look.
+type CheckOptions struct {
+	Limit time.Duration // bounds all of it
+	// Fresh: ask services themselves, although that was done less than validAgain ago.
+	Fresh bool
+}
+
+// validAgain is how long a service's own word is believed: to ask it takes a program.
+const validAgain = 5 * time.Minute
+
+// Check looks whether this host has what the groups need, groups side by side. It
+// starts nothing and changes nothing. What could not be told in time is a finding
+// that says Unsure.
+func (s *Services) Check(ctx context.Context, groups []spec.Group, opts CheckOptions) []Lack {
+	ctx, cancel := context.WithTimeout(ctx, opts.Limit)
 	defer cancel()
 	all := make([][]Lack, len(groups))
 	var wg sync.WaitGroup
@@ -35,7 +46,7 @@ func (s *Services) Check(ctx context.Context, groups []spec.Group, limit time.Du
 			defer func() { <-room }()
 			var mounts []string
 			for k, r := range g.Resources {
-				found := s.checkOne(ctx, g.Name, r, mounts)
+				found := s.checkOne(ctx, g.Name, r, mounts, opts.Fresh)
 				if !slices.ContainsFunc(g.Resources[:k], makesDevices) {
 					found = append(found, missingDevice(r)...)
 				}
@@ -67,7 +78,7 @@ type validator interface {
 
 // checkOne judges r, which starts after something is mounted on mounts: what lies
 // there cannot be seen before, and is not looked for.
-func (s *Services) checkOne(ctx context.Context, group string, r spec.Resource, mounts []string) []Finding {
+func (s *Services) checkOne(ctx context.Context, group string, r spec.Resource, mounts []string, fresh bool) []Finding {
 	d, err := s.drivers.of(r)
 	if err != nil {
 		return lacks("%v; upgrade this node", err)
@@ -77,9 +88,33 @@ func (s *Services) checkOne(ctx context.Context, group string, r spec.Resource, 
 	}
 	out := d.Check(ctx, r)
 	if v, ok := d.(validator); ok && len(out) == 0 && len(mounts) == 0 {
-		out = v.Validate(ctx, r, Env{Group: group, Reason: "preflight"})
+		out = s.validate(ctx, v, group, r, fresh)
 	}
 	return out
+}
+
+// validated is a service's own word.
+type validated struct {
+	at   time.Time
+	said []Finding
+}
+
+func (s *Services) validate(ctx context.Context, v validator, group string, r spec.Resource, fresh bool) []Finding {
+	k := fmt.Sprintf("%s %+v", group, r)
+	s.mu.Lock()
+	was, ok := s.validated[k]
+	maps.DeleteFunc(s.validated, func(_ string, v validated) bool { return time.Since(v.at) > 2*validAgain })
+	s.mu.Unlock()
+	if ok && !fresh && time.Since(was.at) < validAgain {
+		return was.said
+	}
+	said := v.Validate(ctx, r, Env{Group: group, Reason: "preflight"})
+	if !slices.ContainsFunc(said, func(f Finding) bool { return f.Unsure }) {
+		s.mu.Lock()
+		s.validated[k] = validated{time.Now(), said}
+		s.mu.Unlock()
+	}
+	return said
 }
 
 // mountPoints are where r mounts something, if it does.

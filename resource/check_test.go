@@ -32,7 +32,7 @@ esac`)
 		{"too early", []spec.Resource{exec, mount}, []string{"/data/bin/start does not exist"}},
 		{"a type of tomorrow", []spec.Resource{{Type: "quantum", Name: "x"}}, []string{"upgrade this node"}},
 	} {
-		got := h.services.Check(t.Context(), []spec.Group{{Name: "web", Resources: c.rs}}, time.Minute)
+		got := h.services.Check(t.Context(), []spec.Group{{Name: "web", Resources: c.rs}}, CheckOptions{Limit: time.Minute})
 		if len(got) != len(c.want) {
 			t.Errorf("%s: %+v", c.name, got)
 			continue

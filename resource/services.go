@@ -39,6 +39,9 @@ type Services struct {
 	draining atomic.Bool
 	starts   chan struct{}
 	monitors chan struct{}
+
+	mu        sync.Mutex
+	validated map[string]validated
 }
 
 // Open reads the journal at path and prepares the drivers. It starts and stops
@@ -51,7 +54,7 @@ func Open(a Addresses, path string) (*Services, error) {
 	}
 	s := &Services{
 		journal: j, scripts: newScripts(path), bus: newBus(),
-		starts: make(chan struct{}, maxStarts), monitors: make(chan struct{}, maxMonitors),
+		starts: make(chan struct{}, maxStarts), monitors: make(chan struct{}, maxMonitors), validated: map[string]validated{},
 	}
 	base, agents := scripted{scripts: s.scripts}, newOCF(ocfRoot)
 	s.drivers = Drivers{

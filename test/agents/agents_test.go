@@ -43,7 +43,7 @@ var env = resource.Env{Group: "web", Node: "primary", Epoch: 7, Reason: "start",
 // check is what a preflight says of the resources.
 func (h *host) check(rs ...spec.Resource) []resource.Lack {
 	h.Helper()
-	return h.services.Check(h.Context(), []spec.Group{{Name: "web", Resources: rs}}, time.Minute)
+	return h.services.Check(h.Context(), []spec.Group{{Name: "web", Resources: rs}}, resource.CheckOptions{Limit: time.Minute, Fresh: true})
 }
 
 func (h *host) fits(rs ...spec.Resource) {

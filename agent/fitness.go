@@ -1,0 +1,409 @@
+package agent
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"hanode/fsm"
+	"hanode/internal/spec"
+	"hanode/peer"
+	"hanode/resource"
+)
+
+// fitness is what this node knows of every node: whether it has what each group
+// takes. A node judges itself, at its start, when the groups change and every so
+// often, and tells the voters, any of which may lead next. What is not known counts
+// as fit, and what is known counts until the node says otherwise: one that does
+// not answer is judged by its last word.
+type fitness struct {
+	wake chan struct{} // one slot: the groups changed
+
+	mu      sync.Mutex
+	of      map[string]map[string]opinion // node -> digest of a group -> what it said
+	digests map[string]digested           // by group
+}
+
+type opinion struct {
+	findings []peer.Finding
+	at       time.Time
+}
+
+type digested struct {
+	revision uint64
+	digest   string
+}
+
+func (f *fitness) init() {
+	f.wake = make(chan struct{}, 1)
+	f.of, f.digests = map[string]map[string]opinion{}, map[string]digested{}
+}
+
+// formOf tells one form of a group from another: all that a host could lack
+// something for.
+func formOf(g spec.Group) string {
+	b, err := json.Marshal([]any{g.Name, g.Resources, g.Checks})
+	if err != nil {
+		return "" // strings and numbers only
+	}
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:8])
+}
+
+// keepVerdict is how long a opinion on a form of a group that nobody wants any more is
+// kept: an apply asks before it commits.
+const keepVerdict = 2 * time.Minute
+
+// note takes a node's word. What cannot be told leaves what was known.
+func (f *fitness) note(node string, said peer.Fitness, wanted map[string]bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	m := f.of[node]
+	if m == nil {
+		m = map[string]opinion{}
+		f.of[node] = m
+	}
+	now := time.Now()
+	for _, j := range said.Groups {
+		if !slices.ContainsFunc(j.Findings, func(x peer.Finding) bool { return x.Kind == peer.Unsure }) {
+			m[j.Digest] = opinion{j.Findings, now}
+		}
+	}
+	maps.DeleteFunc(m, func(digest string, v opinion) bool { return !wanted[digest] && now.Sub(v.at) > keepVerdict })
+}
+
+// digest is that of a group in the state.
+func (f *fitness) digest(g *fsm.Group) string {
+	d, ok := f.digests[g.Spec.Name]
+	if !ok || d.revision != g.Revision || g.Revision == 0 {
+		d = digested{g.Revision, formOf(g.Spec)}
+		f.digests[g.Spec.Name] = d
+	}
+	return d.digest
+}
+
+// each calls fn with all that is known of the groups in s as they stand there.
+func (f *fitness) each(s *fsm.State, fn func(node, group string, found peer.Finding)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, node := range slices.Sorted(maps.Keys(f.of)) {
+		if n := s.Nodes[node]; n == nil || n.Removed || n.Role != spec.RoleNode {
+			continue
+		}
+		for _, name := range s.GroupNames() {
+			for _, found := range f.of[node][f.digest(s.Groups[name])].findings {
+				fn(node, name, found)
+			}
+		}
+	}
+}
+
+// lacks says for each node why it cannot run a group; nil = every node can run all.
+func (f *fitness) lacks(s *fsm.State) map[string]map[string]string {
+	var out map[string]map[string]string
+	f.each(s, func(node, group string, found peer.Finding) {
+		if found.Kind != peer.Lacks && found.Kind != peer.Nowhere {
+			return
+		}
+		if out == nil {
+			out = map[string]map[string]string{}
+		}
+		if out[node] == nil {
+			out[node] = map[string]string{}
+		}
+		if was := out[node][group]; was != "" {
+			found.Text = was + "; " + found.Text
+		}
+		out[node][group] = found.Text
+	})
+	return out
+}
+
+// Check answers another node, or this one's own apply.
+func (s service) Check(ctx context.Context, groups []spec.Group) peer.Fitness {
+	return s.a.judge(ctx, groups, true)
+}
+
+// Fit takes another node's word of itself.
+func (s service) Fit(asker string, f peer.Fitness) {
+	s.a.fit.note(asker, f, s.a.wantedDigests())
+	signal(s.a.lead.wake)
+}
+
+func (a *Agent) wantedDigests() map[string]bool {
+	out := map[string]bool{}
+	a.machine.View(func(s *fsm.State) {
+		for _, name := range s.GroupNames() {
+			out[formOf(s.Groups[name].Spec)] = true
+		}
+	})
+	return out
+}
+
+// judgeLimit bounds one look at this host.
+const judgeLimit = 3 * time.Second
+
+// judge looks whether this host has what the groups take. fresh: services are asked
+// themselves, too, although that was done a moment ago.
+func (a *Agent) judge(ctx context.Context, groups []spec.Group, fresh bool) peer.Fitness {
+	found := a.services.Check(ctx, groups, resource.CheckOptions{Limit: judgeLimit, Fresh: fresh})
+	f := peer.Fitness{}
+	for _, g := range groups {
+		j := peer.Judgement{Group: g.Name, Digest: formOf(g)}
+		for _, l := range found {
+			if l.Group == g.Name {
+				j.Findings = append(j.Findings, peer.Finding{Kind: kindOf(l.Finding), Code: l.Code, Text: l.Text})
+			}
+		}
+		f.Groups = append(f.Groups, j)
+	}
+	return f
+}
+
+func kindOf(f resource.Finding) peer.Kind {
+	switch {
+	case f.Unsure:
+		return peer.Unsure
+	case f.Meaning == resource.NotHere:
+		return peer.Lacks
+	case f.Meaning == resource.Nowhere:
+		return peer.Nowhere
+	}
+	return peer.Note
+}
+
+const (
+	fitEvery = 10 * time.Second // between two looks at this host
+	fitTick  = time.Second      // between two tries to tell those who do not know yet
+)
+
+// fitLoop judges this host, and sees to it that every voter knows.
+func (a *Agent) fitLoop(ctx context.Context) {
+	tick := time.NewTicker(fitTick)
+	defer tick.Stop()
+	var own self
+	told := map[string]uint64{} // voter -> which of its registrations knows the present word
+	for due := true; ; {
+		if due && own.look(ctx, a) {
+			clear(told)
+			signal(a.lead.wake)
+		}
+		a.tell(ctx, own.word, told)
+		due = false
+		select {
+		case <-ctx.Done():
+			return
+		case <-a.fit.wake:
+			due = true
+		case <-tick.C:
+			own.ticks++
+			due = own.doubt || own.ticks%int(fitEvery/fitTick) == 0
+		}
+	}
+}
+
+// self is a node's opinion of itself. One bad look is not believed: a unit may be
+// missing for the moment of a daemon-reload, and a node must not seem fit and unfit
+// in turns. The first look at a group is.
+type self struct {
+	word  peer.Fitness
+	known map[string]peer.Judgement // by digest
+	doubt bool                      // something looks worse than before: look again soon
+	ticks int
+}
+
+// look reports whether the word changed.
+func (s *self) look(ctx context.Context, a *Agent) bool {
+	var groups []spec.Group
+	owns := false
+	a.machine.View(func(st *fsm.State) {
+		n := st.Nodes[a.cfg.Name]
+		owns = n != nil && n.Role == spec.RoleNode
+		groups = st.Specs()
+	})
+	if !owns {
+		return false
+	}
+	now := a.judge(ctx, groups, false)
+	if ctx.Err() != nil {
+		return false
+	}
+	changed := s.take(now)
+	a.fit.note(a.cfg.Name, s.word, a.wantedDigests())
+	return changed
+}
+
+// take makes the newest look the word, apart from what is doubted.
+func (s *self) take(now peer.Fitness) (changed bool) {
+	known, doubt := map[string]peer.Judgement{}, false
+	var word peer.Fitness
+	for _, j := range now.Groups {
+		old, seen := s.known[j.Digest]
+		unsure := slices.ContainsFunc(j.Findings, func(f peer.Finding) bool { return f.Kind == peer.Unsure })
+		switch {
+		case unsure && seen:
+			j = old
+		case unsure:
+			j.Findings = nil
+		case seen && cannot(j) && !cannot(old) && !s.doubt:
+			j, doubt = old, true
+		}
+		known[j.Digest] = j
+		word.Groups = append(word.Groups, j)
+	}
+	changed = !equalWord(s.word, word) || s.known == nil
+	s.word, s.known, s.doubt = word, known, doubt
+	return changed
+}
+
+func cannot(j peer.Judgement) bool {
+	return slices.ContainsFunc(j.Findings, func(f peer.Finding) bool { return f.Kind == peer.Lacks || f.Kind == peer.Nowhere })
+}
+
+func equalWord(a, b peer.Fitness) bool {
+	return slices.EqualFunc(a.Groups, b.Groups, func(x, y peer.Judgement) bool {
+		return x.Group == y.Group && x.Digest == y.Digest && slices.Equal(x.Findings, y.Findings)
+	})
+}
+
+// tellLimit bounds telling one voter; all are told side by side.
+const tellLimit = 2 * time.Second
+
+// tell gives the word to every voter that has not heard it since it registered.
+func (a *Agent) tell(ctx context.Context, word peer.Fitness, told map[string]uint64) {
+	if word.Groups == nil {
+		return
+	}
+	owe := map[string]uint64{}
+	now := a.host.Clock.Now()
+	a.machine.View(func(s *fsm.State) {
+		for _, v := range s.Voters.Names {
+			if n := s.Nodes[v]; v != a.cfg.Name && n != nil && n.Inc > 0 && told[v] != n.Inc {
+				owe[v] = n.Inc
+			}
+		}
+	})
+	maps.DeleteFunc(owe, func(v string, _ uint64) bool {
+		at := a.ears.last(v)
+		return at.IsZero() || now.Elapsed(at) >= a.timing().Deadtime
+	})
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for v, inc := range owe {
+		wg.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, tellLimit)
+			defer cancel()
+			if err := a.peers.Fit(ctx, v, word); err != nil {
+				a.log.Debug("cannot tell a voter what this host lacks", "voter", v, "err", err)
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			told[v] = inc
+		})
+	}
+	wg.Wait()
+}
+
+// asked is what a preflight brought.
+type asked struct {
+	said   map[string]peer.Fitness // by node
+	silent []string                // that should have answered
+}
+
+// askLimit bounds a preflight: a node that does not answer is judged by what is known.
+const askLimit = judgeLimit + 500*time.Millisecond
+
+// preflight asks every node that could own the groups, all at once.
+func (a *Agent) preflight(ctx context.Context, groups []spec.Group) asked {
+	ctx, cancel := context.WithTimeout(ctx, askLimit)
+	defer cancel()
+	st, now := a.machine.Copy(), a.host.Clock.Now()
+	out := asked{said: map[string]peer.Fitness{}}
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for _, name := range st.NodeNames() {
+		n := st.Nodes[name]
+		at := a.ears.last(name)
+		if !n.Registered() || n.Role != spec.RoleNode || name != a.cfg.Name && (at.IsZero() || now.Elapsed(at) >= a.timing().Deadtime) {
+			continue
+		}
+		wg.Go(func() {
+			var f peer.Fitness
+			var err error
+			if name == a.cfg.Name {
+				f = a.judge(ctx, groups, true)
+			} else {
+				f, err = a.peers.Check(ctx, name, groups)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				a.log.Debug("a node does not say what it lacks", "of", name, "err", err)
+				out.silent = append(out.silent, name)
+				return
+			}
+			out.said[name] = f
+		})
+	}
+	wg.Wait()
+	slices.Sort(out.silent)
+	wanted := a.wantedDigests()
+	for name, f := range out.said {
+		a.fit.note(name, f, wanted)
+	}
+	return out
+}
+
+// refuse says why groups cannot be applied, as far as they are new or changed: no
+// node that answered can run one of them, and either all answered or one says that no
+// node ever could. nil = they can.
+func (q asked) refuse(groups []spec.Group, before *fsm.State) error {
+	var bad []string
+	for _, g := range groups {
+		if old := before.Groups[g.Name]; old != nil && !old.Deleted && formOf(old.Spec) == formOf(g) {
+			continue
+		}
+		fit, nowhere := false, false
+		var reasons []string
+		for _, node := range slices.Sorted(maps.Keys(q.said)) {
+			lacks := false
+			for _, j := range q.said[node].Groups {
+				for _, f := range j.Findings {
+					if j.Group == g.Name && (f.Kind == peer.Lacks || f.Kind == peer.Nowhere) {
+						lacks, nowhere = true, nowhere || f.Kind == peer.Nowhere
+						reasons = append(reasons, fmt.Sprintf("%s: %s", node, f.Text))
+					}
+				}
+			}
+			fit = fit || !lacks
+		}
+		if len(reasons) > 0 && !fit && (nowhere || len(q.silent) == 0) {
+			bad = append(bad, fmt.Sprintf("no node can run %s (%s)", g.Name, strings.Join(reasons, "; ")))
+		}
+	}
+	if len(bad) == 0 {
+		return nil
+	}
+	return fail("unfit", "install what is missing or correct the cluster file, then apply it again", "nothing was changed: %s", strings.Join(bad, "; "))
+}
+
+// say adds to what happens to a group where it cannot run, and who did not answer.
+func (q asked) say(text, group string, lacks map[string]map[string]string) string {
+	for _, node := range slices.Sorted(maps.Keys(lacks)) {
+		if why := lacks[node][group]; why != "" {
+			text += fmt.Sprintf("; not on %s: %s", node, why)
+		}
+	}
+	if len(q.silent) > 0 {
+		text += fmt.Sprintf("; %s did not say what it lacks", strings.Join(q.silent, ", "))
+	}
+	return text
+}
