@@ -196,7 +196,6 @@ func (a *Agent) fitLoop(ctx context.Context) {
 			signal(a.lead.wake)
 		}
 		a.tell(ctx, own.word, told)
-		due = false
 		select {
 		case <-ctx.Done():
 			return

@@ -90,10 +90,9 @@ func (a *Agent) superviseLoop(ctx context.Context) {
 func (a *Agent) statusLine() string {
 	var parts []string
 	n := a.node.Load()
-	switch {
-	case n == nil:
+	if n == nil {
 		parts = append(parts, "waiting for the cluster to form")
-	default:
+	} else {
 		leader, _ := a.leader(n)
 		switch leader {
 		case "":

@@ -41,7 +41,7 @@ func (i *idle) answer(id raft.ServerID, req *raft.AppendEntriesRequest, now time
 	defer i.mu.Unlock()
 	a, ok := i.last[id]
 	return a.resp, ok && now.Sub(a.at) < idleEvery && len(req.Entries) == 0 && !isHeartbeat(req) &&
-		req.Term == a.req.Term && slices.Equal(req.Leader, a.req.Leader) &&
+		req.Term == a.req.Term && slices.Equal(req.Addr, a.req.Addr) &&
 		req.PrevLogEntry == a.req.PrevLogEntry && req.PrevLogTerm == a.req.PrevLogTerm &&
 		req.LeaderCommitIndex == a.req.LeaderCommitIndex
 }

@@ -11,7 +11,7 @@ import (
 
 func TestIdleAnswers(t *testing.T) {
 	now := time.Now()
-	base := raft.AppendEntriesRequest{Term: 3, Leader: []byte("a"), PrevLogEntry: 9, PrevLogTerm: 2, LeaderCommitIndex: 9}
+	base := raft.AppendEntriesRequest{Term: 3, RPCHeader: raft.RPCHeader{Addr: []byte("a")}, PrevLogEntry: 9, PrevLogTerm: 2, LeaderCommitIndex: 9}
 	with := func(change func(r *raft.AppendEntriesRequest)) *raft.AppendEntriesRequest {
 		r := base
 		change(&r)
@@ -32,8 +32,8 @@ func TestIdleAnswers(t *testing.T) {
 		{"behind an entry", with(func(r *raft.AppendEntriesRequest) { r.PrevLogEntry = 10 }), 0, nil, false},
 		{"behind an entry of another term", with(func(r *raft.AppendEntriesRequest) { r.PrevLogTerm = 3 }), 0, nil, false},
 		{"another term", with(func(r *raft.AppendEntriesRequest) { r.Term = 4 }), 0, nil, false},
-		{"another leader", with(func(r *raft.AppendEntriesRequest) { r.Leader = []byte("b") }), 0, nil, false},
-		{"a heartbeat", &raft.AppendEntriesRequest{Term: 3, Leader: []byte("a")}, 0, nil, false},
+		{"another leader", with(func(r *raft.AppendEntriesRequest) { r.Addr = []byte("b") }), 0, nil, false},
+		{"a heartbeat", &raft.AppendEntriesRequest{Term: 3, RPCHeader: raft.RPCHeader{Addr: []byte("a")}}, 0, nil, false},
 		{"it was refused since", with(same), 0, func(i *idle) {
 			i.note("b.1", with(same), &raft.AppendEntriesResponse{Term: 4}, nil, now)
 		}, false},

@@ -213,7 +213,7 @@ func (l *links) heard(u netlink.LinkUpdate) {
 	if u.Family == unix.AF_BRIDGE || u.Link == nil {
 		return
 	}
-	at := u.Link.Attrs()
+	at := u.Attrs()
 	there := u.Header.Type != unix.RTM_DELLINK
 	l.note(linkstate.Fact{Dev: at.Name, Why: because(there, at.Flags&net.FlagUp != 0, at.RawFlags&unix.IFF_LOWER_UP != 0)})
 }

@@ -31,8 +31,8 @@ func TestDamping(t *testing.T) {
 		t.Fatalf("a device that was never lost is %+v", l)
 	}
 	now := time.Duration(0)
-	for i, want := range []time.Duration{1, 2, 4, 8, 16, 32, 64, 64} {
-		want *= time.Second
+	for i, seconds := range []int{1, 2, 4, 8, 16, 32, 64, 64} {
+		want := time.Duration(seconds) * time.Second
 		now += time.Second
 		tr.See(Fact{Dev: "eth1", Why: "has no carrier"}, at(now))
 		if l := tr.state("eth1", at(now)); l.State != Down {

@@ -310,14 +310,14 @@ func TestHooks(t *testing.T) {
 	x := form(t, livelab.Options{Groups: groups})
 	d.x = x
 	x.holds("primary")
-	pid := d.await("primary", 0)
+	d.await("primary", 0)
 	begin := time.Now()
 	x.hanode("arbiter", 0, "move", "web", "secondary")
 	if took := time.Since(begin); took > 2*time.Second {
 		t.Errorf("the move waited for a hook: %v", took)
 	}
 	x.holds("secondary")
-	pid = d.await("secondary", 0)
+	pid := d.await("secondary", 0)
 	x.do(syscall.Kill(pid, syscall.SIGKILL))
 	d.await("secondary", pid)
 	x.says("secondary", "hook-failed", 0)

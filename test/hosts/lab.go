@@ -106,10 +106,10 @@ func (l *Lab) Close() error {
 	}
 	errs = append(errs, l.Lab.Close())
 	for _, h := range l.Hosts {
-		errs = append(errs, h.disk.close())
+		errs = append(errs, h.close())
 	}
 	if l.Client != nil {
-		errs = append(errs, l.Client.disk.close())
+		errs = append(errs, l.Client.close())
 	}
 	return errors.Join(errs...)
 }
