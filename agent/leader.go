@@ -53,7 +53,7 @@ func (l *leading) formedBy(a *Agent, now clock.Instant) bool {
 	var names []string
 	a.machine.View(func(s *fsm.State) {
 		for _, n := range s.Nodes {
-			if !n.Removed && !n.Stopped && n.Name != a.cfg.Name {
+			if !n.Removed && !n.Stopped {
 				names = append(names, n.Name)
 			}
 		}
@@ -67,7 +67,8 @@ func (l *leading) formedBy(a *Agent, now clock.Instant) bool {
 	all := a.ears.all()
 	for _, n := range names {
 		// Whole means able to own: a node that still catches up would lose its group to
-		// the next one and get it back a moment later.
+		// the next one and get it back a moment later. This node is judged by its beats
+		// too, as the plan will judge it.
 		h, ok := all[n]
 		if !ok || h.beat.Ref.Inc == 0 || h.beat.Unleased > 0 || h.beat.Applied > 0 && !h.beat.Ready || now.Elapsed(h.at) > a.timing().Deadtime {
 			return false

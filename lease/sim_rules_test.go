@@ -35,7 +35,7 @@ func TestSimRules(t *testing.T) {
 		{"guard with a deadline per address", bugPerAddress, 27},
 		{"bound by each voter's own file", bugOwnTiming, 7},
 		{"bound without the guard's lateness", bugTierIgnored, 105},
-		{"one clock only", bugOneClock, 22},
+		{"one clock only", bugOneClock, 307},
 		{"R11 a moved address brings no wait", bugNoAddressWaits, 11},
 		{"R12 an emptied disk votes under its old id", bugSameID, 16},
 	} {
