@@ -146,12 +146,16 @@ func TestOldLeaderIsNoLeader(t *testing.T) {
 		"older":   {Term: 30},
 		"begins":  {Term: 30, Leads: true},
 		"never":   {},
+		"emptied": {},
 		"self":    {Term: 30},
 	} {
 		b.Ref = id.NodeRef{Name: name, Inc: 1}
+		if name == "emptied" {
+			b.Ref.Inc = 0
+		}
 		a.ears.note(name, b, at(1000), clock.Instant{}, time.Second)
 	}
-	for name, want := range map[string]bool{"leads": false, "gave up": false, "older": true, "begins": false, "never": false, "self": false, "unheard": false, "": false} {
+	for name, want := range map[string]bool{"leads": false, "gave up": false, "older": true, "begins": false, "never": false, "emptied": true, "self": false, "unheard": false, "": false} {
 		if got := a.denies(name, 31); got != want {
 			t.Errorf("%q denies: %v", name, got)
 		}

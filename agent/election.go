@@ -146,12 +146,14 @@ func (a *Agent) watchLeader(now clock.Instant, n *cluster.Node) {
 }
 
 // denies reports whether the node that raft here takes for the leader of this term
-// says in its beats that it led an older one, and does not any more. A candidate that
-// still writes its new term hears heartbeats of the old leader, notes it, and keeps it
-// into the new term.
+// says in its beats that it led an older one, and does not any more, or that it is no
+// member yet. A candidate that still writes its new term hears heartbeats of the old
+// leader, notes it, and keeps it into the new term; and for ever, if that one came back
+// with an empty disk and waits for a leader itself.
 func (a *Agent) denies(leader string, term uint64) bool {
 	h, ok := a.ears.get(leader)
-	return ok && leader != a.cfg.Name && !h.beat.Leads && h.beat.Term > 0 && h.beat.Term < term
+	older := h.beat.Term > 0 && h.beat.Term < term || h.beat.Term == 0 && h.beat.Ref.Inc == 0
+	return ok && leader != a.cfg.Name && !h.beat.Leads && older
 }
 
 // late reports whether this voter misses a leader. The caller holds e.mu.
