@@ -111,8 +111,10 @@ func (s *sim) apply() {
 func (s *sim) calmDown() {
 	s.calm, s.loss, s.suspect = true, 0, false
 	s.heal()
-	s.hosts[simNodes].proc++ // nor does it end a boot
-	s.kill(s.hosts[simNodes], -1)
+	clone := s.hosts[simNodes]
+	s.kill(clone, -1)
+	clone.proc++ // nor does it end a boot
+	clone.booted = false
 	s.elect()
 }
 

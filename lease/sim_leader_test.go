@@ -144,7 +144,7 @@ func (s *sim) step(l *simLeader) {
 			continue
 		}
 		targets := s.targets(st, g.Owner)
-		if len(targets) == 0 || len(g.Waits) > 6 {
+		if len(targets) == 0 || len(g.Waits) > 6 && !s.calm {
 			continue
 		}
 		s.place(l, g, targets[s.IntN(len(targets))])
