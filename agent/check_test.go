@@ -52,10 +52,15 @@ func (l *lab) look(when func() string) (by [maxVips][]*host) {
 	l.hist.mu.Lock()
 	defer l.hist.mu.Unlock()
 	var buf [maxVips]netip.Addr
+	var holds [maxVips][]hold
 	for _, h := range l.order {
 		for _, a := range h.kernel.Answering(buf[:0]) {
+			o, noted := h.openedAs(a)
+			if !noted && !h.kernel.Answers(a) {
+				continue // closed at this very instant: it is forgotten only after that
+			}
 			i := int(a.As4()[3]) - firstVIP
-			by[i] = append(by[i], h)
+			by[i], holds[i] = append(by[i], h), append(holds[i], hold{o.group, o.epoch})
 		}
 	}
 	changed := false
@@ -63,11 +68,11 @@ func (l *lab) look(when func() string) (by [maxVips][]*host) {
 		if len(hosts) > 1 {
 			l.fail("I3: %s these answer for %v: %v", when(), l.vips[i], hosts)
 		}
-		if !l.sameHolds(i, hosts) {
+		if !l.sameHolds(i, hosts, holds[i]) {
 			now := map[string]hold{}
 			changed = true
-			for _, h := range hosts {
-				now[h.name] = h.holdOf(l.vips[i])
+			for j, h := range hosts {
+				now[h.name] = holds[i][j]
 			}
 			l.hist.sawLocked(i, l.vips[i].String(), now)
 		}
@@ -80,13 +85,13 @@ func (l *lab) look(when func() string) (by [maxVips][]*host) {
 }
 
 // sameHolds: the hosts answer under the very rights that were last seen.
-func (l *lab) sameHolds(i int, hosts []*host) bool {
+func (l *lab) sameHolds(i int, hosts []*host, holds []hold) bool {
 	seen := l.hist.seen[i]
 	if len(seen) != len(hosts) {
 		return false
 	}
-	for _, h := range hosts {
-		if was, ok := seen[h.name]; !ok || was != h.holdOf(l.vips[i]) {
+	for j, h := range hosts {
+		if was, ok := seen[h.name]; !ok || was != holds[j] {
 			return false
 		}
 	}
@@ -94,13 +99,6 @@ func (l *lab) sameHolds(i int, hosts []*host) bool {
 }
 
 func (h *host) String() string { return h.name }
-
-func (h *host) holdOf(a netip.Addr) hold {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	o := h.open[a]
-	return hold{o.group, o.epoch}
-}
 
 // watch is the checker of every millisecond.
 func (l *lab) watch() {

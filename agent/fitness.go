@@ -57,7 +57,7 @@ func formOf(g spec.Group) string {
 	return hex.EncodeToString(sum[:8])
 }
 
-// keepVerdict is how long a opinion on a form of a group that nobody wants any more is
+// keepVerdict is how long an opinion on a form of a group that nobody wants any more is
 // kept: an apply asks before it commits.
 const keepVerdict = 2 * time.Minute
 

@@ -192,6 +192,7 @@ func (h *host) start() {
 	defer h.mu.Unlock()
 	h.wire = h.lab.net.Host(h.name, h.links...)
 	h.life, h.ready, h.wanted = newLife(), false, true
+	h.held.at.Store(nil) // whoever was stopped here, this process was not
 	lf := h.life
 	disk := mount{h.disk.store, h.disk, lf}
 	snaps := h.disk.snaps
