@@ -72,3 +72,34 @@ func TestHandOverIsOneElection(t *testing.T) {
 		}
 	})
 }
+
+// TestLeadershipDoesNotGoToALaggard: a voter whose disk has not caught up with this
+// term could not be elected. Leadership does not go there for balance, and at an
+// orderly stop only if there is no other.
+func TestLeadershipDoesNotGoToALaggard(t *testing.T) {
+	story(t, func(t *testing.T, l *lab) {
+		time.Sleep(2 * tellAgain)
+		a := l.on("primary")
+		lag := func(name string) {
+			a.known.mu.Lock()
+			defer a.known.mu.Unlock()
+			h := a.known.m[name]
+			h.Position.LastTerm--
+			a.known.m[name] = h
+		}
+		expect := func(when, idle, stop string) {
+			t.Helper()
+			if to, _, _ := a.successor(true); to != idle {
+				t.Errorf("%s: for balance leadership would go to %q, not %q", when, to, idle)
+			}
+			if to, _, _ := a.successor(false); to != stop {
+				t.Errorf("%s: at a stop leadership would go to %q, not %q", when, to, stop)
+			}
+		}
+		expect("all have caught up", "arbiter", "arbiter")
+		lag("arbiter")
+		expect("the witness lags", "secondary", "secondary")
+		lag("secondary")
+		expect("both lag", "", "arbiter")
+	})
+}

@@ -454,11 +454,16 @@ func (a *Agent) preferIdleLeader(n *cluster.Node, st *fsm.State, _ map[string]he
 	return n.HandOver(to, disk)
 }
 
-// successor picks a live voter to lead: the least loaded, witnesses first. With
-// idle only one that owns nothing.
+// successor picks a live voter to lead: the least loaded, witnesses first, one whose
+// disk lags last, for it could not be elected yet. With idle only one that owns nothing
+// and does not lag.
 func (a *Agent) successor(idle bool) (string, uint64, bool) {
 	now := a.host.Clock.Now()
 	heard := a.ears.all()
+	term := uint64(0)
+	if n := a.node.Load(); n != nil {
+		term = n.Position().LastTerm
+	}
 	best, disk, bestLoad := "", uint64(0), 0
 	a.machine.View(func(s *fsm.State) {
 		load := failover.Load(s)
@@ -472,8 +477,12 @@ func (a *Agent) successor(idle bool) (string, uint64, bool) {
 			if n.Role != spec.RoleWitness {
 				l++
 			}
-			if idle && load[v] > 0 {
+			lags := a.known.of(v).Position.LastTerm < term
+			if idle && (load[v] > 0 || lags) {
 				continue
+			}
+			if lags {
+				l += 2 * (len(s.Groups) + 1) // more than any load
 			}
 			if best == "" || l < bestLoad {
 				best, disk, bestLoad = v, n.Disk, l
