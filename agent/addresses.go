@@ -44,19 +44,44 @@ const prepareLimit = 2 * time.Second
 // errLost means that the right to hold went away on the way to the kernel.
 var errLost = errors.New("the right to hold this group went away")
 
-// Up adds the address behind the closed guard, opens it if the group may still be
-// held at that epoch, and announces: a switch that learns of the address before it
+// atOnce is how many addresses of a group are put on, opened and announced before the
+// next: the first of a thousand need not wait for the last.
+const atOnce = 64
+
+// Up adds addresses behind the closed guard, opens them if the group may still be
+// held at that epoch, and announces them: a switch that learns of an address before it
 // answers would lose the client's first packets.
-func (x addresses) Up(ctx context.Context, r spec.Resource, env resource.Env) error {
-	a := x.a
-	ad, err := vip.Of(r)
+func (x addresses) Up(ctx context.Context, rs []spec.Resource, env resource.Env) error {
+	ads, err := addressesOf(rs)
 	if err != nil {
 		return err
 	}
-	err = a.kernel.Add(ad)
+	x.a.leaving.stay(ads)
+	for part := range slices.Chunk(ads, atOnce) {
+		if err := x.up(ctx, part, env); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func addressesOf(rs []spec.Resource) ([]vip.Address, error) {
+	ads := make([]vip.Address, len(rs))
+	for i, r := range rs {
+		var err error
+		if ads[i], err = vip.Of(r); err != nil {
+			return nil, err
+		}
+	}
+	return ads, nil
+}
+
+func (x addresses) up(ctx context.Context, ads []vip.Address, env resource.Env) error {
+	a := x.a
+	err := a.kernel.Add(ads...)
 	for end := time.Now().Add(prepareLimit); errors.Is(err, vip.ErrNotPrepared) && time.Now().Before(end) && ctx.Err() == nil; {
 		sleepCtx(ctx, 2*time.Millisecond) // the guard is told by another goroutine, which may be the later one
-		err = a.kernel.Add(ad)
+		err = a.kernel.Add(ads...)
 	}
 	if err != nil {
 		return err
@@ -68,16 +93,16 @@ func (x addresses) Up(ctx context.Context, r spec.Resource, env resource.Env) er
 		ok = v.OK && v.Epoch == env.Epoch
 	}
 	if ok {
-		err = a.kernel.Open(ad)
+		err = a.kernel.Open(ads...)
 	}
 	a.hold.Unlock()
 	if !ok {
 		return errLost
 	}
 	if err != nil {
-		return fmt.Errorf("open the guard for %s: %w", ad.Addr, err)
+		return fmt.Errorf("open the guard: %w", err)
 	}
-	a.kernel.Announce(ad)
+	a.kernel.Announce(ads...)
 	if w := a.groups.get(env.Group); w != nil {
 		w.mu.Lock()
 		if w.opened.IsZero() {
@@ -88,26 +113,36 @@ func (x addresses) Up(ctx context.Context, r spec.Resource, env resource.Env) er
 	return nil
 }
 
-// Down closes the guard first: from here on nothing answers, whatever happens next.
-func (x addresses) Down(_ context.Context, r spec.Resource, env resource.Env) error {
+// Down closes the guard, and nothing answers from here on, whatever happens next. The
+// addresses are taken off by the worker once the next owner was told (leaving), but
+// for where nothing guards them.
+func (x addresses) Down(_ context.Context, rs []spec.Resource, env resource.Env) error {
 	a := x.a
-	ad, err := vip.Of(r)
+	ads, err := addressesOf(rs)
 	if err != nil {
 		return err
 	}
 	a.hold.Lock()
-	err = a.kernel.Close(ad)
+	err = a.kernel.Close(ads...)
 	a.hold.Unlock()
 	if w := a.groups.get(env.Group); w != nil {
 		w.mu.Lock()
 		w.closed = a.host.Clock.Now()
 		w.mu.Unlock()
 	}
-	a.kernel.Silence(ad)
-	if del := a.kernel.Del(ad); del != nil && err != nil {
+	a.kernel.Silence(ads...)
+	if err == nil && a.kernel.Tier() != vip.TierNone {
+		a.leaving.add(env.Group, ads)
+		return nil
+	}
+	del := a.kernel.Del(ads...)
+	switch {
+	case del == nil:
+		return nil
+	case err != nil:
 		return fmt.Errorf("%w: %w", errNotClosed, errors.Join(err, del))
-	} else if del != nil {
-		a.log.Warn("a silenced address could not be taken off", "addr", ad.Addr, "err", del)
+	case a.kernel.Tier() == vip.TierNone:
+		return fmt.Errorf("%w: %w", errNotClosed, del)
 	}
 	return nil
 }

@@ -86,6 +86,7 @@ type Agent struct {
 	known    known
 	elect    election
 	groups   groups
+	leaving  leaving
 	lead     leading
 	fit      fitness
 	problems problems

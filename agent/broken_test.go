@@ -22,25 +22,25 @@ type bad struct {
 	addNot    error         // Add fails
 }
 
-func (b bad) Add(a vip.Address) error {
+func (b bad) Add(as ...vip.Address) error {
 	if b.addNot != nil {
 		return b.addNot
 	}
-	return b.Kernel.Add(a)
+	return b.Kernel.Add(as...)
 }
 
-func (b bad) Close(a vip.Address) error {
+func (b bad) Close(as ...vip.Address) error {
 	if b.closeNot {
 		return nil
 	}
-	return b.Kernel.Close(a)
+	return b.Kernel.Close(as...)
 }
 
-func (b bad) Del(a vip.Address) error {
+func (b bad) Del(as ...vip.Address) error {
 	if b.closeNot {
 		return nil
 	}
-	return b.Kernel.Del(a)
+	return b.Kernel.Del(as...)
 }
 
 func (b bad) Renew(end clock.Instant) error {

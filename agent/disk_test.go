@@ -75,7 +75,7 @@ func TestHungDiskKeepsNoGroup(t *testing.T) {
 	story(t, func(t *testing.T, l *lab) {
 		l.leadBy("arbiter")
 		_, sys := l.hosts["primary"].running()
-		sys.hang("del", time.Hour)
+		sys.hang("silence", time.Hour)
 		l.hosts["primary"].disk.hangs.Store(true)
 		time.Sleep(20 * time.Second)
 		if !l.held("primary")() {

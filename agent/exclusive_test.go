@@ -232,16 +232,16 @@ type stubborn struct {
 
 var errStubborn = errors.New("it does not let go")
 
-func (s *stubborn) Close(a vip.Address) error {
+func (s *stubborn) Close(as ...vip.Address) error {
 	if s.Load() {
 		return errStubborn
 	}
-	return s.Kernel.Close(a)
+	return s.Kernel.Close(as...)
 }
 
-func (s *stubborn) Del(a vip.Address) error {
+func (s *stubborn) Del(as ...vip.Address) error {
 	if s.Load() {
 		return errStubborn
 	}
-	return s.Kernel.Del(a)
+	return s.Kernel.Del(as...)
 }

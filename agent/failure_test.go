@@ -20,11 +20,11 @@ type broken struct {
 	atomic.Bool
 }
 
-func (b *broken) Add(a vip.Address) error {
+func (b *broken) Add(as ...vip.Address) error {
 	if b.Load() {
 		return errors.New("no such device")
 	}
-	return b.Kernel.Add(a)
+	return b.Kernel.Add(as...)
 }
 
 // A group that no node can run is failed, and says why for each. Each is tried again

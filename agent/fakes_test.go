@@ -306,29 +306,36 @@ func (k *simKernel) Prepare(as []vip.Address) error {
 	return k.do("prepare", func() error { return k.Kernel.Prepare(as) })
 }
 
-func (k *simKernel) Add(a vip.Address) error {
-	return k.do("add", func() error { return k.Kernel.Add(a) })
+func (k *simKernel) Add(as ...vip.Address) error {
+	return k.do("add", func() error { return k.Kernel.Add(as...) })
 }
 
-func (k *simKernel) Del(a vip.Address) error {
-	return k.do("del", func() error { return k.Kernel.Del(a) })
+func (k *simKernel) Del(as ...vip.Address) error {
+	return k.do("del", func() error { return k.Kernel.Del(as...) })
 }
 
 // Open is called with the agent's hold locked: what it may hold is looked up in
 // that very step.
-func (k *simKernel) Open(a vip.Address) error {
-	as := k.h.lab.opening(k, a.Addr)
+func (k *simKernel) Open(as ...vip.Address) error {
+	rights := make([]opened, len(as))
+	for i, a := range as {
+		rights[i] = k.h.lab.opening(k, a.Addr)
+	}
 	return k.do("open", func() error {
-		k.h.setOpen(a.Addr, &as)
-		return k.Kernel.Open(a)
+		for i, a := range as {
+			k.h.setOpen(a.Addr, &rights[i])
+		}
+		return k.Kernel.Open(as...)
 	})
 }
 
-func (k *simKernel) Close(a vip.Address) error {
+func (k *simKernel) Close(as ...vip.Address) error {
 	return k.do("close", func() error {
-		err := k.Kernel.Close(a)
+		err := k.Kernel.Close(as...)
 		if err == nil {
-			k.h.setOpen(a.Addr, nil)
+			for _, a := range as {
+				k.h.setOpen(a.Addr, nil)
+			}
 		}
 		return err
 	})
@@ -338,12 +345,12 @@ func (k *simKernel) Renew(end clock.Instant) error {
 	return k.do("renew", func() error { return k.Kernel.Renew(end) })
 }
 
-func (k *simKernel) Announce(a vip.Address) {
-	_ = k.do("announce", func() error { k.Kernel.Announce(a); return nil })
+func (k *simKernel) Announce(as ...vip.Address) {
+	_ = k.do("announce", func() error { k.Kernel.Announce(as...); return nil })
 }
 
-func (k *simKernel) Silence(a vip.Address) {
-	_ = k.do("silence", func() error { k.Kernel.Silence(a); return nil })
+func (k *simKernel) Silence(as ...vip.Address) {
+	_ = k.do("silence", func() error { k.Kernel.Silence(as...); return nil })
 }
 
 func (k *simKernel) RemoveOurs() (out []vip.Address, err error) {

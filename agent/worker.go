@@ -372,8 +372,8 @@ func (w *worker) failed(rec fsm.Record, err error) {
 	})
 }
 
-// stop lets the group go: stop right to left (the address closes its guard before
-// it goes), *then* remember, *then* tell. It reports whether it is done; if not,
+// stop lets the group go: stop right to left (the last is that addresses are closed),
+// *then* remember, *then* tell, and only then take the addresses off. It reports whether it is done; if not,
 // it is tried again.
 func (w *worker) stop() bool { return w.stopAfter(func() {}) }
 
@@ -395,6 +395,7 @@ func (w *worker) stopAfter(closed func()) bool {
 		err := w.res.Stop(ctx)
 		cancel()
 		if err != nil {
+			w.takeOff() // what was closed
 			w.stuck(running, err)
 			return false
 		}
@@ -414,10 +415,11 @@ func (w *worker) stopAfter(closed func()) bool {
 		}
 	}
 	a.hold.Unlock()
+	a.sendOwed()
+	w.takeOff() // the next owner does not wait for it
 	w.mu.Lock()
 	w.running, w.since = 0, a.host.Clock.Wall()
 	w.mu.Unlock()
-	a.sendOwed()
 	if running != 0 {
 		gone := rec
 		gone.Epoch = running
@@ -426,6 +428,14 @@ func (w *worker) stopAfter(closed func()) bool {
 			"ms", float64(a.host.Clock.Now().Elapsed(begin).Microseconds())/1000)
 	}
 	return true
+}
+
+// takeOff takes the addresses off that the group has closed. One that stays goes by its
+// lifetime; it is silent.
+func (w *worker) takeOff() {
+	if err := w.a.leaving.off(w.name, w.a.kernel.Del); err != nil {
+		w.a.log.Warn("silenced addresses could not be taken off", "group", w.name, "err", err)
+	}
 }
 
 // stopAgain is how long a group that did not stop, and could not be killed, is left

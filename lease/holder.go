@@ -203,8 +203,8 @@ func (h *Holder) majorityExpired(r Right, w Wait) bool {
 }
 
 // Release remembers that this node let group go up to and including epoch upto.
-// Call it after the guard is closed and the address gone, never before: a token
-// sent before the close let two hosts answer in 1,964 of 2,000 runs.
+// Call it after the guard is closed (where there is none: the address gone), never
+// before: a token sent before the close let two hosts answer in 1,964 of 2,000 runs.
 func (h *Holder) Release(group string, upto id.Epoch) {
 	if upto <= h.released[group] {
 		return

@@ -150,10 +150,10 @@ func unsure(format string, args ...any) []Finding {
 
 // Addresses is the kernel's side of an ip resource.
 type Addresses interface {
-	// Up makes the address answer, if group may be held at env.Epoch right now.
-	Up(ctx context.Context, r spec.Resource, env Env) error
-	// Down silences it and takes it away; not there is success.
-	Down(ctx context.Context, r spec.Resource, env Env) error
+	// Up makes addresses of a group answer, if it may be held at env.Epoch right now.
+	Up(ctx context.Context, rs []spec.Resource, env Env) error
+	// Down silences them; they are taken away then, or soon after. Not there is success.
+	Down(ctx context.Context, rs []spec.Resource, env Env) error
 	// Check returns nil while the address is on its device.
 	Check(ctx context.Context, r spec.Resource) error
 	// Device says why this host has no device for the address, or nil.
@@ -176,15 +176,15 @@ func (d ipDriver) Start(ctx context.Context, r spec.Resource, env Env) error {
 			return err
 		}
 	}
-	return d.a.Up(ctx, r, env)
+	return d.a.Up(ctx, []spec.Resource{r}, env)
 }
 
 func (d ipDriver) Stop(ctx context.Context, r spec.Resource, env Env) error {
-	return d.a.Down(ctx, r, env)
+	return d.a.Down(ctx, []spec.Resource{r}, env)
 }
 
 func (d ipDriver) Kill(ctx context.Context, r spec.Resource, env Env) error {
-	return d.a.Down(ctx, r, env)
+	return d.a.Down(ctx, []spec.Resource{r}, env)
 }
 
 func (d ipDriver) Monitor(ctx context.Context, r spec.Resource, _ Env) error {

@@ -91,11 +91,13 @@ func (g *Group) Start(ctx context.Context, res []spec.Resource, env Env) error {
 		g.status = append(g.status, Status{Type: r.Type, Name: r.Name, State: Stopped})
 	}
 	g.mu.Unlock()
-	for i, r := range res {
-		g.res = append(g.res, r) // from here on Stop covers it
-		if err := g.start(ctx, i); err != nil {
+	for i := 0; i < len(res); {
+		n := together(res[i:])
+		g.res = append(g.res, res[i:i+n]...) // from here on Stop covers them
+		if err := g.startAt(ctx, i, n); err != nil {
 			return err
 		}
+		i += n
 	}
 	return nil
 }
@@ -137,15 +139,20 @@ func (g *Group) do(ctx context.Context, i int, name string, limit time.Duration,
 	env.Output = out
 	op := Operation{Name: name, At: time.Now()}
 	err := bounded(ctx, limit, func(ctx context.Context) error { return fn(ctx, g.res[i], env) })
-	op.Took, op.Output = time.Since(op.At), out.String()
+	g.note(i, op, err, out.String())
+	return err
+}
+
+// note remembers how an operation that began at op.At went.
+func (g *Group) note(i int, op Operation, err error, output string) {
+	op.Took, op.Output = time.Since(op.At), output
 	if err != nil {
 		op.Err = err.Error()
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	ops := slices.DeleteFunc(g.status[i].Operations, func(o Operation) bool { return o.Name == name })
+	ops := slices.DeleteFunc(g.status[i].Operations, func(o Operation) bool { return o.Name == op.Name })
 	g.status[i].Operations = slices.Insert(ops, 0, op)
-	return err
 }
 
 func (scripted) isScripted() {}
@@ -159,13 +166,7 @@ const stopTries = 3
 // which.
 func (g *Group) Stop(ctx context.Context) error {
 	g.stopChecks()
-	var errs []error
-	for i := len(g.res) - 1; i >= 0; i-- {
-		if err := g.stop(ctx, i); err != nil {
-			errs = append(errs, err)
-		}
-	}
-	if len(errs) > 0 {
+	if errs := g.stopDownTo(ctx, 0); len(errs) > 0 {
 		return fmt.Errorf("stop: %w", errors.Join(errs...))
 	}
 	return nil

@@ -19,7 +19,7 @@ type upAfter struct {
 	after bool
 }
 
-func (u *upAfter) Up(context.Context, spec.Resource, Env) error {
+func (u *upAfter) Up(context.Context, []spec.Resource, Env) error {
 	_, err := os.Stat(u.path)
 	u.ups, u.after = u.ups+1, err == nil
 	return nil

@@ -489,12 +489,28 @@ func TestWatchEnds(t *testing.T) {
 }
 
 // kernel is a host's addresses.
-type kernel struct{ up map[string]bool }
+type kernel struct {
+	up    map[string]bool
+	calls []string
+	fails map[string]error // "down": only for several at once
+}
 
-func (k *kernel) Up(_ context.Context, r spec.Resource, _ Env) error { k.up[r.Name] = true; return nil }
+func (k *kernel) Up(_ context.Context, rs []spec.Resource, _ Env) error {
+	k.calls = append(k.calls, fmt.Sprintf("up %d", len(rs)))
+	for _, r := range rs {
+		k.up[r.Name] = true
+	}
+	return k.fails["up"]
+}
 
-func (k *kernel) Down(_ context.Context, r spec.Resource, _ Env) error {
-	delete(k.up, r.Name)
+func (k *kernel) Down(_ context.Context, rs []spec.Resource, _ Env) error {
+	k.calls = append(k.calls, fmt.Sprintf("down %d", len(rs)))
+	if len(rs) > 1 && k.fails["down"] != nil {
+		return k.fails["down"]
+	}
+	for _, r := range rs {
+		delete(k.up, r.Name)
+	}
 	return nil
 }
 
@@ -508,7 +524,7 @@ func (k *kernel) Check(_ context.Context, r spec.Resource) error {
 func (k *kernel) Device(spec.Resource) error { return nil }
 
 func TestAddresses(t *testing.T) {
-	k := &kernel{map[string]bool{}}
+	k := &kernel{up: map[string]bool{}}
 	d := must[*Services](t)(Open(k, filepath.Join(t.TempDir(), "running.json"))).drivers["ip"]
 	r := spec.Resource{Type: "ip", Name: "10.0.0.100/24"}
 	ctx := t.Context()
@@ -520,6 +536,55 @@ func TestAddresses(t *testing.T) {
 	}
 	if err := d.Stop(ctx, r, env); err != nil || k.up[r.Name] {
 		t.Error(err)
+	}
+}
+
+// Addresses side by side go in one go, but for those with something to run before them;
+// if they do not stop so, they are stopped one by one.
+func TestAddressesTogether(t *testing.T) {
+	dir := t.TempDir()
+	k := &kernel{up: map[string]bool{}, fails: map[string]error{}}
+	s := must[*Services](t)(Open(k, filepath.Join(dir, "running.json")))
+	t.Cleanup(s.Close)
+	ip := func(n int, hook ...string) spec.Resource {
+		return spec.Resource{Type: "ip", Name: fmt.Sprintf("10.0.0.%d/24", n), OnAcquire: hook}
+	}
+	list := []spec.Resource{ip(1), ip(2), ip(3, "/bin/true"), ip(4), {Type: "exec", Name: "x", Start: sh("true"), Stop: sh("true")}, ip(5), ip(6), ip(7)}
+	g := s.NewGroup()
+	if err := g.Start(t.Context(), list, env); err != nil {
+		t.Fatal(err)
+	}
+	for _, st := range g.Status() {
+		if st.State != Running || len(st.Operations) != 1 || st.Operations[0].Name != "start" {
+			t.Errorf("%+v", st)
+		}
+	}
+	if err := g.Stop(t.Context()); err != nil || len(k.up) != 0 {
+		t.Errorf("%v, %v", err, k.up)
+	}
+	want := []string{"up 2", "up 1", "up 1", "up 3", "down 3", "down 4"}
+	if !slices.Equal(k.calls, want) {
+		t.Errorf("%q, want %q", k.calls, want)
+	}
+	for _, st := range g.Status() {
+		if st.State != Stopped || st.Operations[0].Name != "stop" {
+			t.Errorf("%+v", st)
+		}
+	}
+
+	k.calls, k.fails["up"] = nil, errors.New("no such device")
+	if err := g.Start(t.Context(), list, env); err == nil {
+		t.Error("no error")
+	}
+	if st := g.Status(); st[0].State != Failed || st[1].State != Failed || st[2].State != Stopped || st[0].Err != "no such device" {
+		t.Errorf("%+v", st)
+	}
+	k.fails["down"] = errors.New("not all of them")
+	if err := g.Stop(t.Context()); err != nil || len(k.up) != 0 {
+		t.Errorf("%v, %v", err, k.up)
+	}
+	if want := []string{"up 2", "down 2", "down 1", "down 1"}; !slices.Equal(k.calls, want) {
+		t.Errorf("%q, want %q", k.calls, want)
 	}
 }
 

@@ -161,10 +161,8 @@ func (g *Group) monitor(ctx context.Context, i int, restarts *budget) error {
 
 // restart stops everything from i on, right to left, and starts it again.
 func (g *Group) restart(ctx context.Context, i int) error {
-	for j := len(g.res) - 1; j >= i; j-- {
-		if err := g.stop(ctx, j); err != nil {
-			return fmt.Errorf("restart: %w", err)
-		}
+	if errs := g.stopDownTo(ctx, i); len(errs) > 0 {
+		return fmt.Errorf("restart: %w", errs[0])
 	}
 	for j := i; j < len(g.res); j++ {
 		if err := g.start(ctx, j); err != nil {

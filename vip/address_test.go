@@ -312,8 +312,17 @@ func TestDelEndsConnections(t *testing.T) {
 		server, err := ln.Accept()
 		must(t, err)
 		defer server.Close()
+		connected, service := l.host.udpFrom(t, a.Addr, netip.AddrPortFrom(hostIP4, 7002)), l.host.udpFrom(t, a.Addr, netip.AddrPort{})
 		must(t, k.Close(a))
 		must(t, k.Del(a))
+		must(t, connected.SetReadDeadline(time.Now().Add(10*time.Second)))
+		if _, err := connected.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNABORTED) {
+			t.Errorf("%s: a connected UDP socket of it: %v, want ECONNABORTED", a.Addr, err)
+		}
+		must(t, service.SetReadDeadline(time.Now().Add(50*time.Millisecond)))
+		if _, err := service.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%s: a UDP service on it: %v, want that it waits", a.Addr, err)
+		}
 		must(t, server.SetReadDeadline(time.Now().Add(10*time.Second)))
 		if _, err := server.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNABORTED) {
 			t.Errorf("%s: the holder's end of the connection: %v, want ECONNABORTED", a.Addr, err)
@@ -324,4 +333,24 @@ func TestDelEndsConnections(t *testing.T) {
 			t.Errorf("%s: the client heard from a closed address: %v", a.Addr, err)
 		}
 	}
+}
+
+// udpFrom is a UDP socket bound to a, and connected unless to is zero.
+func (m *machine) udpFrom(t *testing.T, a netip.Addr, to netip.AddrPort) *net.UDPConn {
+	t.Helper()
+	var c *net.UDPConn
+	must(t, m.Do(func() (err error) {
+		local := net.UDPAddrFromAddrPort(netip.AddrPortFrom(a, 0))
+		switch {
+		case !to.IsValid():
+			c, err = net.ListenUDP("udp", local)
+		case a.Is6():
+			c, err = net.DialUDP("udp", local, net.UDPAddrFromAddrPort(netip.AddrPortFrom(peerIP6.Addr(), to.Port())))
+		default:
+			c, err = net.DialUDP("udp", local, net.UDPAddrFromAddrPort(to))
+		}
+		return err
+	}))
+	t.Cleanup(func() { c.Close() })
+	return c
 }

@@ -64,9 +64,11 @@ func (n *announcer) sendDue() {
 
 // start sends the first before it returns, unless many are on their way on that
 // device, and leaves the rest to run.
-func (n *announcer) start(a Address) {
+func (n *announcer) start(as ...Address) {
 	n.mu.Lock()
-	n.sched.start(a, n.device(a.Addr), n.now())
+	for _, a := range as {
+		n.sched.start(a, n.device(a.Addr), n.now())
+	}
 	n.sendDue()
 	n.mu.Unlock()
 	n.wake()
@@ -79,11 +81,13 @@ func (n *announcer) wake() {
 	}
 }
 
-// stop ends one schedule. When it returns nothing of it is sent any more.
-func (n *announcer) stop(a netip.Addr) {
+// stop ends schedules. When it returns nothing of them is sent any more.
+func (n *announcer) stop(as ...netip.Addr) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.sched.stop(a)
+	for _, a := range as {
+		n.sched.stop(a)
+	}
 }
 
 func (n *announcer) stopAll() {

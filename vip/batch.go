@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"syscall"
 
 	"github.com/vishvananda/netlink/nl"
@@ -101,6 +102,15 @@ func (b *batcher) close() {
 
 // send sends all, in order, and returns the kernel's answer to each.
 func (b *batcher) send(ms []message) []error {
+	errs := make([]error, 0, len(ms))
+	for part := range slices.Chunk(ms, batch) { // the answers must fit the socket
+		errs = append(errs, b.exchange(part)...)
+	}
+	return errs
+}
+
+// exchange is one call and its answers.
+func (b *batcher) exchange(ms []message) []error {
 	errs := make([]error, len(ms))
 	at := make(map[uint32]int, len(ms))
 	var out []byte

@@ -33,8 +33,8 @@ type conflicts struct {
 	sights   *sightings
 	addrs    map[netip.Addr]Address
 	defended map[netip.Addr]clock.Instant
-	changed  chan struct{} // closed when a conflict begins or ends, or an address falls silent
-	told     []Sighting    // at the last change
+	changed  chan struct{}           // closed when a conflict begins or ends, or an address falls silent
+	told     map[netip.Addr]Sighting // what was worth telling at its last change
 	probes   map[chan claim]struct{}
 }
 
@@ -44,7 +44,7 @@ func newConflicts(clk clock.Clock, log *slog.Logger, every time.Duration) *confl
 	}
 	return &conflicts{
 		clk: clk, log: log, every: every, sights: newSightings(), addrs: map[netip.Addr]Address{},
-		defended: map[netip.Addr]clock.Instant{}, changed: make(chan struct{}),
+		defended: map[netip.Addr]clock.Instant{}, changed: make(chan struct{}), told: map[netip.Addr]Sighting{},
 		probes: map[chan claim]struct{}{},
 	}
 }
@@ -148,7 +148,7 @@ func (h *host) claimed(cl claim, index int) {
 	} else if defend {
 		c.defended[cl.addr] = now
 	}
-	c.tell(now)
+	c.tell(cl.addr, now)
 	c.mu.Unlock()
 	if !defend {
 		return
@@ -182,16 +182,21 @@ func (h *host) isOwn(mac [6]byte, index int) bool {
 	return false
 }
 
-// tell wakes who waits if anything is worth it. mu is held.
-func (c *conflicts) tell(now clock.Instant) {
-	news := c.sights.list(now)
-	if slices.EqualFunc(news, c.told, func(a, b Sighting) bool {
-		return a.Addr == b.Addr && a.Conflict() == b.Conflict() && (!a.Conflict() || slices.EqualFunc(a.MACs, b.MACs, func(a, b net.HardwareAddr) bool { return bytes.Equal(a, b) })) &&
-			a.Unanswered() == b.Unanswered()
-	}) {
+// tell wakes who waits if what there is to tell about a changed. mu is held.
+func (c *conflicts) tell(a netip.Addr, now clock.Instant) {
+	news := c.sights.of(a, now)
+	was, told := c.told[a]
+	worth := news.Conflict() || news.Unanswered()
+	switch {
+	case !worth && !told:
 		return
+	case !worth:
+		delete(c.told, a)
+	case told && was.Unanswered() == news.Unanswered() && slices.EqualFunc(was.MACs, news.MACs, func(a, b net.HardwareAddr) bool { return bytes.Equal(a, b) }):
+		return
+	default:
+		c.told[a] = news
 	}
-	c.told = news
 	close(c.changed)
 	c.changed = make(chan struct{})
 }
@@ -214,12 +219,18 @@ func (c *conflicts) prepared(known map[netip.Addr]Address) {
 		set[a] = true
 	}
 	c.sights.prepared(set)
+	maps.DeleteFunc(c.told, func(a netip.Addr, _ Sighting) bool { return !set[a] })
 }
 
-func (c *conflicts) hold(a netip.Addr, held bool) {
+// hold notes which addresses are on this host, or are not any more.
+func (c *conflicts) hold(held bool, addrs ...netip.Addr) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.sights.hold(a, held, c.clk.Now())
+	now := c.clk.Now()
+	for _, a := range addrs {
+		c.sights.hold(a, held, now)
+		c.tell(a, now)
+	}
 }
 
 // askLoop asks about every address in turn until ctx ends.
@@ -265,7 +276,7 @@ func (h *host) ask(a Address, have []assigned) {
 	now := c.clk.Now()
 	c.mu.Lock()
 	c.sights.ask(a.Addr, d.name, now)
-	c.tell(now)
+	c.tell(a.Addr, now)
 	c.mu.Unlock()
 	h.put(question(a.Addr, d.mac, own), d.index)
 }

@@ -2,24 +2,30 @@ package vip
 
 import (
 	"errors"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
-// forgetFlows has the connections that the kernel tracks for a released address
-// forgotten soon, so that none is taken for established when the address is back. The
+// forgetFlows has the connections that the kernel tracks for released addresses
+// forgotten soon, so that none is taken for established when an address is back. The
 // kernel lists all that it tracks for it, so this is done beside the release, for as
 // many addresses at once as were released meanwhile.
-func (h *host) forgetFlows(a netip.Addr) {
+func (h *host) forgetFlows(gone map[netip.Addr]bool) {
+	if len(gone) == 0 {
+		return
+	}
 	h.told.Lock()
 	defer h.told.Unlock()
-	h.flows = append(h.flows, a)
-	if len(h.flows) == 1 {
+	idle := len(h.flows) == 0
+	h.flows = slices.AppendSeq(h.flows, maps.Keys(gone))
+	if idle {
 		h.wg.Go(h.flushFlows)
 	}
 }

@@ -146,6 +146,9 @@ func (k *keeper) batch() int {
 
 // send writes to the kernel and notes what it costs. mu is held.
 func (k *keeper) send(ms ...message) []error {
+	if len(ms) == 0 {
+		return nil
+	}
 	begin := k.clk.Now()
 	errs := k.sock.send(ms)
 	c := k.clk.Now().Elapsed(begin) / time.Duration(len(ms))
@@ -154,17 +157,29 @@ func (k *keeper) send(ms ...message) []error {
 	return errs
 }
 
-// add puts a on a device and keeps it there.
-func (k *keeper) add(a Address, index int) error {
+// adding is an address and where it is to go.
+type adding struct {
+	Address
+	place
+}
+
+// add puts addresses on their devices and keeps them there.
+func (k *keeper) add(list []adding) []error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	now, end := k.lease()
-	life := lifetime(now, end, k.spare(a.Addr))
-	if err := k.send(put(index, a, life, unix.NLM_F_REPLACE))[0]; err != nil {
-		return err
+	msgs, lives := make([]message, len(list)), make([]uint32, len(list))
+	for i, x := range list {
+		lives[i] = lifetime(now, end, k.spare(x.Addr))
+		msgs[i] = put(x.index, x.Address, lives[i], unix.NLM_F_REPLACE)
 	}
-	k.kept[a.Addr] = &kept{addr: a, index: index, until: now + seconds(life)}
-	return nil
+	errs := k.send(msgs...)
+	for i, x := range list {
+		if errs[i] == nil {
+			k.kept[x.Addr] = &kept{addr: x.Address, index: x.index, until: now + seconds(lives[i])}
+		}
+	}
+	return errs
 }
 
 // addresses lists what is kept, on the host or off.
@@ -174,11 +189,30 @@ func (k *keeper) addresses() []netip.Addr {
 	return slices.Collect(maps.Keys(k.kept))
 }
 
-// drop lets go of a. When it returns, nothing here writes it any more.
-func (k *keeper) drop(a netip.Addr) {
+// drop lets go of addresses. When it returns, nothing here writes them any more.
+func (k *keeper) drop(addrs ...netip.Addr) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	delete(k.kept, a)
+	for _, a := range addrs {
+		delete(k.kept, a)
+	}
+}
+
+// takeOff takes addresses off their devices. What is gone already is success.
+func (k *keeper) takeOff(where ...place) []error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	msgs := make([]message, len(where))
+	for i, p := range where {
+		msgs[i] = takeOff(p.index, p.on)
+	}
+	errs := k.send(msgs...)
+	for i, err := range errs {
+		if err != nil && isGone(err) {
+			errs[i] = nil
+		}
+	}
+	return errs
 }
 
 func seconds(n uint32) time.Duration { return time.Duration(n) * time.Second }

@@ -161,16 +161,25 @@ func (h *host) open() (err error) {
 	return h.openGuard()
 }
 
-func (h *host) Open(a Address) error { return h.set(a, true) }
+func (h *host) Open(as ...Address) error { return h.set(true, as) }
 
-func (h *host) Close(a Address) error { return h.set(a, false) }
+func (h *host) Close(as ...Address) error { return h.set(false, as) }
 
-func (h *host) set(a Address, open bool) error {
-	err := h.guard.Set(a.Addr, open)
+func (h *host) set(open bool, as []Address) error {
+	err := h.guard.Set(open, addrsOf(as)...)
 	if errors.Is(err, guard.ErrUnknown) {
-		return fmt.Errorf("%s: %w", a.Addr, ErrNotPrepared)
+		return fmt.Errorf("%w: %w", ErrNotPrepared, err)
 	}
 	return err
+}
+
+// addrsOf are the bare addresses.
+func addrsOf(as []Address) []netip.Addr {
+	out := make([]netip.Addr, len(as))
+	for i, a := range as {
+		out[i] = a.Addr
+	}
+	return out
 }
 
 func (h *host) Renew(end clock.Instant) error {
@@ -186,13 +195,13 @@ func (h *host) Upkeep() Upkeep {
 	return Upkeep{Refreshed: k.refreshed.Load(), Restored: k.restored.Load(), Removed: k.removed.Load()}
 }
 
-func (h *host) Announce(a Address) { h.ann.start(a) }
+func (h *host) Announce(as ...Address) { h.ann.start(as...) }
 
 func (h *host) AnnounceAgain() int { return h.ann.again(func(Address) bool { return true }) }
 
 func (h *host) Tallies() map[netip.Addr]Tally { return h.tally.all() }
 
-func (h *host) Silence(a Address) { h.ann.stop(a.Addr) }
+func (h *host) Silence(as ...Address) { h.ann.stop(addrsOf(as)...) }
 
 func (h *host) Tier() Tier { return h.tier }
 
@@ -206,10 +215,8 @@ func (h *host) Shutdown() error {
 	h.mu.Lock()
 	all := keys(h.known)
 	h.mu.Unlock()
-	for _, a := range all {
-		if err := h.guard.Set(a, false); err != nil {
-			errs = append(errs, fmt.Errorf("close %s: %w", a, err))
-		}
+	if err := h.guard.Set(false, all...); err != nil {
+		errs = append(errs, fmt.Errorf("close the addresses: %w", err))
 	}
 	_, err := h.RemoveOurs()
 	h.release()

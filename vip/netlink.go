@@ -161,16 +161,6 @@ func attributes(b []byte) iter.Seq2[uint16, []byte] {
 	}
 }
 
-// delAddress takes it off. EADDRNOTAVAIL and a device that is gone are success.
-func (r *rtnl) delAddress(index int, a netip.Prefix) error {
-	req := takeOff(index, a)
-	req.Sockets = r.sockets
-	if _, err := req.Execute(unix.NETLINK_ROUTE, 0); err != nil && !isGone(err) {
-		return err
-	}
-	return nil
-}
-
 // isUp reports whether a device is there and up, as of now.
 func (r *rtnl) isUp(index int) bool {
 	l, err := r.handle.LinkByIndex(index)

@@ -71,19 +71,20 @@ func (h *host) RemoveOurs() (removed []Address, err error) {
 			h.settleAll()
 			return removed, h.rtnl.removeRouting()
 		}
-		for _, a := range left {
-			if err := h.guard.Set(a.Addr, false); err != nil && !errors.Is(err, guard.ErrUnknown) {
-				return removed, fmt.Errorf("close %s: %w", a.Addr, err)
-			}
-			h.ann.stop(a.Addr)
-			h.look.Lock()
-			delete(h.placed, a.Addr) // look where it really is
-			h.look.Unlock()
-			if err := h.del(a.Addr); err != nil {
-				return removed, err
-			}
-			removed = append(removed, a)
+		addrs := addrsOf(left)
+		if err := h.guard.Set(false, addrs...); err != nil && !errors.Is(err, guard.ErrUnknown) {
+			return removed, fmt.Errorf("close our addresses: %w", err)
 		}
+		h.ann.stop(addrs...)
+		h.look.Lock()
+		for _, a := range addrs {
+			delete(h.placed, a) // look where it really is
+		}
+		h.look.Unlock()
+		if err := h.del(addrs...); err != nil {
+			return removed, err
+		}
+		removed = append(removed, left...)
 	}
 	left, err := h.ours()
 	if err == nil && len(left) > 0 {

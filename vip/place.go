@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -15,54 +16,168 @@ type place struct {
 	router bool         // the device forwards IPv6
 }
 
-func (h *host) Add(a Address) error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if _, ok := h.universe[a.Addr]; !ok {
-		return fmt.Errorf("add %s: %w", a.Addr, ErrNotPrepared)
-	}
-	d, p, err := h.ready(a)
-	if err != nil {
-		return fmt.Errorf("add %s: %w", a.Addr, err)
-	}
-	if err := h.keep.add(a, d.index); err != nil {
-		return fmt.Errorf("add %s to %s: %w%s", a.Addr, d.name, err, addHint(a.Addr, err))
-	}
-	h.look.Lock()
-	h.placed[a.Addr] = p
-	h.look.Unlock()
-	if err := h.rtnl.furnish(a, d.index); err != nil {
-		return fmt.Errorf("add %s to %s: %w", a.Addr, d.name, err)
-	}
-	h.conflicts.hold(a.Addr, true)
-	return nil
+// failures are what went wrong with a batch.
+type failures struct {
+	first error
+	n     int
 }
 
-// ready chooses the device of a and prepares it: guarded, with the settings a
-// virtual address needs. mu is held.
-func (h *host) ready(a Address) (d device, p place, err error) {
-	if d, err = h.device(a); err != nil {
-		return d, p, err
+func (f *failures) add(err error) {
+	if err == nil {
+		return
 	}
-	var settings error
+	if f.n++; f.first == nil {
+		f.first = err
+	}
+}
+
+// err names the first alone: a thousand addresses mostly fail for one reason.
+func (f *failures) err() error {
+	if f.n < 2 {
+		return f.first
+	}
+	return fmt.Errorf("%w (and %d more)", f.first, f.n-1)
+}
+
+func (h *host) Add(as ...Address) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, a := range as {
+		if _, ok := h.universe[a.Addr]; !ok {
+			return fmt.Errorf("add %s: %w", a.Addr, ErrNotPrepared)
+		}
+	}
+	var failed failures
+	places, errs := h.ready(as...)
+	var list []adding
+	for i, a := range as {
+		if errs[i] != nil {
+			failed.add(fmt.Errorf("add %s: %w", a.Addr, errs[i]))
+			continue
+		}
+		list = append(list, adding{a, places[i]})
+	}
+	errs = h.keep.add(list)
+	var on []netip.Addr
+	h.look.Lock()
+	for i, x := range list {
+		if errs[i] == nil {
+			h.placed[x.Addr] = x.place
+			on = append(on, x.Addr)
+		}
+	}
+	h.look.Unlock()
+	h.conflicts.hold(true, on...)
+	for i, x := range list {
+		err := errs[i]
+		if err == nil {
+			err = h.rtnl.furnish(x.Address, x.index)
+		}
+		if err != nil {
+			failed.add(fmt.Errorf("add %s to %s: %w%s", x.Addr, h.nameOf(x.index), err, addHint(x.Addr, err)))
+		}
+	}
+	return failed.err()
+}
+
+// nameOf is a device's name.
+func (h *host) nameOf(index int) string {
+	h.look.RLock()
+	defer h.look.RUnlock()
+	return h.devs[index].name
+}
+
+// ready chooses the device of each address and prepares it: guarded, with the settings
+// a virtual address needs. What is left of errs is nil where that went well. mu is held.
+func (h *host) ready(as ...Address) (places []place, errs []error) {
+	places, errs = make([]place, len(as)), make([]error, len(as))
+	used, err := h.devicesOf(as, places, errs)
+	if err == nil && len(used) > 0 {
+		err = h.tune(used)
+	}
+	for i, a := range as {
+		switch {
+		case err != nil && errs[i] == nil:
+			errs[i] = err
+		case errs[i] == nil:
+			places[i].router = a.Addr.Is6() && used[places[i].index].router
+		}
+	}
+	return places, errs
+}
+
+// using is a device that addresses of a batch go to.
+type using struct {
+	name   string
+	router bool // it forwards IPv6
+}
+
+// devicesOf fills in where each address goes, on what is guarded.
+func (h *host) devicesOf(as []Address, places []place, errs []error) (map[int]*using, error) {
+	var have []assigned
+	if slices.ContainsFunc(as, func(a Address) bool { return a.Dev == "" }) {
+		var err error
+		if have, err = h.rtnl.addresses(); err != nil {
+			return nil, err
+		}
+	}
+	used := map[int]*using{}
+	var attachErr error
+	for try := range 2 {
+		missing := false
+		for i, a := range as {
+			if places[i].index != 0 {
+				continue
+			}
+			h.look.RLock()
+			d, err := h.devs.choose(a, have)
+			h.look.RUnlock()
+			if err == nil && !h.guard.Attached(d.index) {
+				err = errors.Join(fmt.Errorf("%s is not guarded", d.name), attachErr)
+			}
+			if errs[i] = err; err != nil {
+				missing = true
+				continue
+			}
+			places[i] = place{index: d.index, on: a.onDevice()}
+			used[d.index] = &using{name: d.name}
+		}
+		if !missing || try == 1 {
+			break
+		}
+		attachErr = h.attach() // it may have appeared a moment ago
+	}
+	return used, nil
+}
+
+// tune gives devices the settings that a virtual address needs, and looks whether they
+// forward IPv6.
+func (h *host) tune(used map[int]*using) error {
 	news := false
-	err = h.thread.Do(func() error {
-		news, settings = h.settings.apply(d.name)
-		p = place{d.index, a.onDevice(), a.Addr.Is6() && forwards6(d.name)}
+	var bad []error
+	err := h.thread.Do(func() error {
+		for _, u := range used {
+			changed, err := h.settings.apply(u.name)
+			news = news || changed
+			if err != nil {
+				bad = append(bad, fmt.Errorf("%s: %w", u.name, err))
+			}
+			u.router = forwards6(u.name)
+		}
 		return nil
 	})
 	if err != nil {
-		return d, p, err
+		return err
 	}
 	if news {
 		h.wg.Go(h.saveSettings) // the disk may take its time
 	}
-	if settings == nil {
+	if len(bad) == 0 {
 		h.problem(ProblemSysctl, "")
 	} else {
-		h.problem(ProblemSysctl, fmt.Sprintf("%s: %v; set arp_ignore=1, arp_announce=2 and promote_secondaries=1 there", d.name, settings))
+		h.problem(ProblemSysctl, fmt.Sprintf("%v; set arp_ignore=1, arp_announce=2 and promote_secondaries=1 there", errors.Join(bad...)))
 	}
-	return d, p, nil
+	return nil
 }
 
 func addHint(a netip.Addr, err error) string {
@@ -75,91 +190,84 @@ func addHint(a netip.Addr, err error) string {
 	return ""
 }
 
-// device chooses where a goes and sees to it that the guard is there first.
-func (h *host) device(a Address) (device, error) {
-	var have []assigned
-	if a.Dev == "" {
-		var err error
-		if have, err = h.rtnl.addresses(); err != nil {
-			return device{}, err
-		}
-	}
-	h.look.RLock()
-	d, err := h.devs.choose(a, have)
-	h.look.RUnlock()
-	if err == nil && h.guard.Attached(d.index) {
-		return d, nil
-	}
-	// It may have appeared a moment ago.
-	attachErr := h.attach()
-	h.look.RLock()
-	d, err = h.devs.choose(a, have)
-	h.look.RUnlock()
-	if err != nil {
-		return device{}, err
-	}
-	if !h.guard.Attached(d.index) {
-		return device{}, errors.Join(fmt.Errorf("%s is not guarded", d.name), attachErr)
-	}
-	return d, nil
-}
-
-func (h *host) Del(a Address) error {
-	h.ann.stop(a.Addr)
+func (h *host) Del(as ...Address) error {
+	addrs := addrsOf(as)
+	h.ann.stop(addrs...)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.look.RLock()
-	p, there := h.placed[a.Addr]
-	h.look.RUnlock()
-	var errs []error
-	if there {
-		errs = append(errs, h.rtnl.strip(a, p.index))
+	var failed failures
+	for _, a := range as {
+		h.look.RLock()
+		p, there := h.placed[a.Addr]
+		h.look.RUnlock()
+		if there {
+			failed.add(h.rtnl.strip(a, p.index))
+		}
 	}
-	return errors.Join(append(errs, h.del(a.Addr))...)
+	failed.add(h.del(addrs...))
+	return failed.err()
 }
 
-// del takes an address of ours off wherever it is.
-func (h *host) del(a netip.Addr) error {
-	h.keep.drop(a) // first, or a refresh would bring it back
-	where, err := h.where(a)
+// del takes addresses of ours off wherever they are. mu is held.
+func (h *host) del(addrs ...netip.Addr) error {
+	h.keep.drop(addrs...) // first, or a refresh would bring them back
+	where, err := h.where(addrs)
 	if err != nil {
 		return err
 	}
-	for _, p := range where {
-		if err := h.rtnl.delAddress(p.index, p.on); err != nil {
-			return fmt.Errorf("delete %s: %w", a, err)
+	var failed failures
+	gone := make(map[netip.Addr]bool, len(addrs))
+	for _, a := range addrs {
+		gone[a] = true
+	}
+	for i, err := range h.keep.takeOff(where...) {
+		if a := where[i].on.Addr(); err != nil {
+			failed.add(fmt.Errorf("delete %s: %w", a, err))
+			delete(gone, a)
 		}
 	}
 	h.look.Lock()
-	delete(h.placed, a)
+	for a := range gone {
+		delete(h.placed, a)
+	}
 	h.look.Unlock()
+	emptied := map[int]bool{}
 	for _, p := range where {
-		h.settle(p.index)
+		emptied[p.index] = true
 	}
-	h.forgetFlows(a)
-	h.conflicts.hold(a, false)
-	if n, err := h.rtnl.destroySockets(a); err != nil || n > 0 {
-		h.log.Debug("ended the connections of a released address", "addr", a, "count", n, "err", err)
+	for index := range emptied {
+		h.settle(index)
 	}
-	return nil
+	h.forgetFlows(gone)
+	h.conflicts.hold(false, keys(gone)...)
+	if n, err := h.rtnl.destroySockets(gone); err != nil || n > 0 {
+		h.log.Debug("ended the connections of released addresses", "count", n, "err", err)
+	}
+	return failed.err()
 }
 
-// where lists the devices that carry a as ours. One that this incarnation put on
-// needs no listing.
-func (h *host) where(a netip.Addr) ([]place, error) {
+// where lists the places that carry addresses as ours. Those that this incarnation put
+// on need no listing.
+func (h *host) where(addrs []netip.Addr) (out []place, err error) {
+	look := map[netip.Addr]bool{}
 	h.look.RLock()
-	p, ok := h.placed[a]
+	for _, a := range addrs {
+		if p, ok := h.placed[a]; ok {
+			out = append(out, p)
+		} else {
+			look[a] = true
+		}
+	}
 	h.look.RUnlock()
-	if ok {
-		return []place{p}, nil
+	if len(look) == 0 {
+		return out, nil
 	}
 	have, err := h.rtnl.addresses()
 	if err != nil {
 		return nil, err
 	}
-	var out []place
 	for _, x := range have {
-		if x.prefix.Addr() == a && h.isOurs(x) {
+		if look[x.prefix.Addr()] && h.isOurs(x) {
 			out = append(out, place{index: x.index, on: x.prefix})
 		}
 	}

@@ -92,7 +92,7 @@ func (h *host) split(want map[netip.Addr]Address, have []assigned, kept []netip.
 	return known, gone
 }
 
-func keys(m map[netip.Addr]Address) []netip.Addr {
+func keys[T any](m map[netip.Addr]T) []netip.Addr {
 	out := make([]netip.Addr, 0, len(m))
 	for a := range m {
 		out = append(out, a)

@@ -2,7 +2,6 @@ package vip
 
 import (
 	"bytes"
-	"cmp"
 	"net"
 	"net/netip"
 	"slices"
@@ -146,23 +145,32 @@ func (s *sightings) claim(c claim, now clock.Instant) (defend bool) {
 func (s *sightings) list(now clock.Instant) []Sighting {
 	var out []Sighting
 	for a, x := range s.m {
-		v := Sighting{Addr: a, Dev: x.dev, Held: x.held, Silent: x.silent}
-		first := now
-		for mac, m := range x.macs {
-			if !x.held && m.row < 2 { // one answer says little: the address may just move
-				continue
-			}
-			v.MACs = append(v.MACs, bytes.Clone(mac[:]))
-			if m.first.Boot < first.Boot {
-				first = m.first
-			}
-		}
-		v.Since = now.Elapsed(first)
-		slices.SortFunc(v.MACs, func(a, b net.HardwareAddr) int { return bytes.Compare(a, b) })
-		if x.rounds > 0 || len(v.MACs) > 0 {
+		if v := s.of(a, now); x.rounds > 0 || len(v.MACs) > 0 {
 			out = append(out, v)
 		}
 	}
-	slices.SortFunc(out, func(a, b Sighting) int { return cmp.Compare(a.Addr.String(), b.Addr.String()) })
+	slices.SortFunc(out, func(a, b Sighting) int { return a.Addr.Compare(b.Addr) })
 	return out
+}
+
+// of says what stands about a.
+func (s *sightings) of(a netip.Addr, now clock.Instant) Sighting {
+	x := s.m[a]
+	if x == nil {
+		return Sighting{Addr: a}
+	}
+	v := Sighting{Addr: a, Dev: x.dev, Held: x.held, Silent: x.silent}
+	first := now
+	for mac, m := range x.macs {
+		if !x.held && m.row < 2 { // one answer says little: the address may just move
+			continue
+		}
+		v.MACs = append(v.MACs, bytes.Clone(mac[:]))
+		if m.first.Boot < first.Boot {
+			first = m.first
+		}
+	}
+	v.Since = now.Elapsed(first)
+	slices.SortFunc(v.MACs, func(a, b net.HardwareAddr) int { return bytes.Compare(a, b) })
+	return v
 }

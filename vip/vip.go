@@ -35,37 +35,38 @@ type Kernel interface {
 	// ports of bridges and bonds. Addresses that are no longer listed stop being
 	// guarded once they are off the host.
 	Prepare(addrs []Address) error
-	// Add puts a prepared address on its device, as /32 or /128, and keeps it there
-	// while the lease runs: it is put back if somebody takes it off, or when its
-	// device returns. Without a lease it goes by its lifetime, LifeBound after the
+	// Add puts prepared addresses on their devices, as /32 or /128, and keeps them
+	// there while the lease runs: each is put back if somebody takes it off, or when
+	// its device returns. Without a lease it goes by its lifetime, LifeBound after the
 	// last, and is back when the next begins. It is there already: success.
-	// ErrNotPrepared if it never went through Prepare. It answers only once it is
-	// open.
-	Add(a Address) error
-	// Del takes the address off and destroys the connections that are left on
-	// it. Close it first. It is not there: success.
-	Del(a Address) error
-	// Open lets a prepared address answer while the lease runs.
-	Open(a Address) error
-	// Close silences the address at once. When it returns nil, no packet that
+	// ErrNotPrepared if one never went through Prepare: then none is added. An address
+	// answers only once it is open. The error names the first that failed; the others
+	// are on.
+	Add(as ...Address) error
+	// Del takes addresses off and destroys the connections that are left on them.
+	// Close them first. One that is not there: success.
+	Del(as ...Address) error
+	// Open lets prepared addresses answer while the lease runs, all or none.
+	Open(as ...Address) error
+	// Close silences addresses at once. When it returns nil, no packet that
 	// comes later is answered.
-	Close(a Address) error
+	Close(as ...Address) error
 	// Renew moves the lease end of all addresses forward, never back; it uses
 	// end.Boot. It never blocks. On the eBPF tier the kernel has it on return; on
 	// the nftables tier a writer of its own brings it there, the newest first, and
 	// the error is that of its last write. An end more than 60 s ahead is refused.
 	Renew(end clock.Instant) error
-	// Announce tells the network that the address is here: before it returns, unless
+	// Announce tells the network that addresses are here: before it returns, unless
 	// many are being announced on that device, which takes 0.1 ms for each; then 20,
 	// 100, 300 ms, 1.1, 2.2 and 5 s after the first, and each one to two minutes, until
 	// Silence or Del. Called again it begins again; it does so by itself when the lease
 	// or the device returns and when the device has another MAC address.
-	Announce(a Address)
+	Announce(as ...Address)
 	// AnnounceAgain begins again with all that are being announced, and says how many
 	// those are: for a network that was parted, or a host that stood still.
 	AnnounceAgain() int
-	// Silence ends the announcements. When it returns none is sent any more.
-	Silence(a Address)
+	// Silence ends announcements. When it returns none of them is sent any more.
+	Silence(as ...Address)
 	// Ours lists the addresses on the host that carry our mark or that an
 	// incarnation with this data directory may have put there.
 	Ours() ([]Address, error)

@@ -175,16 +175,23 @@ func (h *host) routers() {
 // rehome puts addresses whose device is there again, under whatever number, where
 // they belong: it is guarded first. mu is held.
 func (h *host) rehome(now devices) {
-	for _, a := range h.keep.homeless(now) {
-		d, p, err := h.ready(a)
-		if err != nil || !d.admin {
-			continue // at the next change of a device
-		}
+	lost := h.keep.homeless(now)
+	if len(lost) == 0 {
+		return
+	}
+	places, errs := h.ready(lost...)
+	for i, a := range lost {
+		p := places[i]
 		h.look.Lock()
-		h.placed[a.Addr] = p
+		back := errs[i] == nil && h.devs[p.index].admin
+		if back {
+			h.placed[a.Addr] = p
+		}
 		h.look.Unlock()
-		h.keep.move(a.Addr, d.index)
-		h.keep.wake()
+		if back { // otherwise at the next change of a device
+			h.keep.move(a.Addr, p.index)
+			h.keep.wake()
+		}
 	}
 }
 

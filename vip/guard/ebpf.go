@@ -183,19 +183,18 @@ func (g *ebpfGuard) Forget(addrs []netip.Addr) error {
 	return nil
 }
 
-func (g *ebpfGuard) Set(a netip.Addr, open bool) error {
+func (g *ebpfGuard) Set(open bool, addrs ...netip.Addr) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	slot, ok := g.slots[a]
-	if !ok {
-		return fmt.Errorf("%s: %w", a, ErrUnknown)
-	}
+	addrs, err := settable(g.slots, open, addrs)
 	var bit uint64
 	if open {
 		bit = 1
 	}
-	g.opened.at(slot).Store(bit)
-	return nil
+	for _, a := range addrs {
+		g.opened.at(g.slots[a]).Store(bit)
+	}
+	return err
 }
 
 func (g *ebpfGuard) Renew(end clock.Instant) error {

@@ -9,6 +9,7 @@ package guard
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"time"
@@ -59,8 +60,9 @@ type Guard interface {
 	Know(addrs []netip.Addr) error
 	// Forget stops guarding the addresses: they answer if the host has them.
 	Forget(addrs []netip.Addr) error
-	// Set opens or closes one address. ErrUnknown if it is not known.
-	Set(addr netip.Addr, open bool) error
+	// Set opens or closes addresses, all in one step. ErrUnknown if one is not known:
+	// then none is opened, and those that are known are closed.
+	Set(open bool, addrs ...netip.Addr) error
 	// Renew moves the lease end forward, never back. It takes no lock that a
 	// system call is made under. ErrTooFar changes nothing.
 	Renew(end clock.Instant) error
@@ -86,6 +88,21 @@ type Config struct {
 	Devs   []Device     // attached before Open returns
 	// Clsact uses filters on the clsact qdisc even where the kernel has tcx.
 	Clsact bool
+}
+
+// settable are those of the addresses that Set may set, and its error.
+func settable[T any](known map[netip.Addr]T, open bool, addrs []netip.Addr) (may []netip.Addr, err error) {
+	for _, a := range addrs {
+		if _, ok := known[a]; ok {
+			may = append(may, a)
+		} else if err == nil {
+			err = fmt.Errorf("%s: %w", a, ErrUnknown)
+		}
+	}
+	if err != nil && open {
+		return nil, err
+	}
+	return may, err
 }
 
 // smallStep is how far a renewal may move the end without the clock being read,

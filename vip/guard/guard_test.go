@@ -160,7 +160,7 @@ func TestOpenNeedsBitAndLease(t *testing.T) {
 	}
 	clk := system(t)
 	in := func(d time.Duration) clock.Instant { return clk.Now().Add(d) }
-	ck(g.Set(v4, true))
+	ck(g.Set(true, v4))
 	check("open without a lease", "drop", "drop")
 	g.lease.forward(uint64(in(2 * TooFar).Boot))
 	check("a lease far ahead, past Renew's own check", "drop", "drop")
@@ -169,17 +169,28 @@ func TestOpenNeedsBitAndLease(t *testing.T) {
 	check("one open, leased", "next", "drop")
 	ck(g.Know([]netip.Addr{v4, v6}))
 	check("known again: as before", "next", "drop")
-	ck(g.Set(v4, false))
+	ck(g.Set(false, v4))
 	check("closed", "drop", "drop")
-	ck(g.Set(v6, true))
+	ck(g.Set(true, v6))
 	check("the other one", "drop", "next")
 	ck(g.Forget([]netip.Addr{v4, v6}))
 	check("forgotten: not ours", "next", "next")
-	if err := g.Set(v6, true); !errors.Is(err, ErrUnknown) {
+	if err := g.Set(true, v6); !errors.Is(err, ErrUnknown) {
 		t.Errorf("open what is forgotten: %v", err)
 	}
 	ck(g.Know([]netip.Addr{v6, v4}))
 	check("a slot used again starts closed", "drop", "drop")
+	ck(g.Set(true, v4, v6))
+	check("both at once", "next", "next")
+	stranger := netip.MustParseAddr("10.11.0.1")
+	if err := g.Set(false, v4, stranger, v6); !errors.Is(err, ErrUnknown) {
+		t.Errorf("close with one that is not known: %v", err)
+	}
+	check("the known ones are closed", "drop", "drop")
+	if err := g.Set(true, v4, v6, stranger); !errors.Is(err, ErrUnknown) {
+		t.Errorf("open with one that is not known: %v", err)
+	}
+	check("none is opened", "drop", "drop")
 }
 
 func TestMoreAddressesThanFit(t *testing.T) {

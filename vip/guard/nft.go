@@ -159,7 +159,7 @@ func (g *nftGuard) Forget(addrs []netip.Addr) error {
 		if _, ok := g.known[a]; !ok {
 			continue
 		}
-		if err := g.set(a, false); err != nil {
+		if err := g.set(false, a); err != nil {
 			return err
 		}
 		err := g.conn.do(func(c *nftables.Conn) error {
@@ -176,42 +176,70 @@ func (g *nftGuard) Forget(addrs []netip.Addr) error {
 	return nil
 }
 
-func (g *nftGuard) Set(a netip.Addr, open bool) error {
+func (g *nftGuard) Set(open bool, addrs ...netip.Addr) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if _, ok := g.known[a]; !ok {
-		return fmt.Errorf("%s: %w", a, ErrUnknown)
-	}
-	return g.set(a, open)
+	addrs, err := settable(g.known, open, addrs)
+	return errors.Join(err, g.set(open, addrs...))
 }
 
-func (g *nftGuard) set(a netip.Addr, open bool) error {
+// set is one transaction: all of it happens or nothing.
+func (g *nftGuard) set(open bool, addrs ...netip.Addr) error {
 	want := bitClosed
 	if open {
 		want = bitOpen
 	}
-	if g.known[a] == want {
+	elements := map[*nftables.Set][]nftables.SetElement{}
+	var change []netip.Addr
+	for _, a := range addrs {
+		if g.known[a] != want {
+			change = append(change, a)
+			elements[g.s.openSet(a)] = append(elements[g.s.openSet(a)], element(a)...)
+		}
+	}
+	if len(change) == 0 {
 		return nil
 	}
-	g.known[a] = bitUnsure
+	for _, a := range change {
+		g.known[a] = bitUnsure
+	}
 	err := g.conn.do(func(c *nftables.Conn) error {
-		change := c.SetDeleteElements
+		set := c.SetDeleteElements
 		if open {
-			change = c.SetAddElements
+			set = c.SetAddElements
 		}
-		if err := change(g.s.openSet(a), element(a)); err != nil {
-			return err
+		for s, list := range elements {
+			if err := set(s, list); err != nil {
+				return err
+			}
 		}
 		return c.Flush()
 	})
 	if !open && errors.Is(err, unix.ENOENT) {
+		if len(change) > 1 { // one that was not there kept the others from going
+			var errs []error
+			for _, a := range change {
+				errs = append(errs, g.set(false, a))
+			}
+			return errors.Join(errs...)
+		}
 		err = g.ensureClosed()
 	}
 	if err != nil {
-		return fmt.Errorf("set %s open=%t: %w", a, open, err)
+		return fmt.Errorf("set %s open=%t: %w", named(change), open, err)
 	}
-	g.known[a] = want
+	for _, a := range change {
+		g.known[a] = want
+	}
 	return nil
+}
+
+// named is the first of the addresses, and how many there are.
+func named(addrs []netip.Addr) string {
+	if len(addrs) == 1 {
+		return addrs[0].String()
+	}
+	return fmt.Sprintf("%s and %d more", addrs[0], len(addrs)-1)
 }
 
 // ensureClosed follows a removal that found nothing to remove: closed already,

@@ -17,7 +17,7 @@ func (None) Know([]netip.Addr) error { return nil }
 func (None) Forget([]netip.Addr) error { return nil }
 
 // Set does nothing.
-func (None) Set(netip.Addr, bool) error { return nil }
+func (None) Set(bool, ...netip.Addr) error { return nil }
 
 // Renew does nothing.
 func (None) Renew(clock.Instant) error { return nil }

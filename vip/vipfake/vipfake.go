@@ -250,39 +250,55 @@ func (k *Kernel) Prepare(addrs []vip.Address) error {
 }
 
 // Add implements vip.Kernel.
-func (k *Kernel) Add(a vip.Address) error {
+func (k *Kernel) Add(as ...vip.Address) error {
 	return k.step("add", func() error {
-		if _, ok := k.universe[a.Addr]; !ok {
-			return fmt.Errorf("add %s: %w", a.Addr, vip.ErrNotPrepared)
+		for _, a := range as {
+			if _, ok := k.universe[a.Addr]; !ok {
+				return fmt.Errorf("add %s: %w", a.Addr, vip.ErrNotPrepared)
+			}
 		}
 		now := k.host.clk.Now().Boot
-		k.host.addrs[a.Addr] = placed{a, k, max(now, k.guard.lease) + lifetime}
+		for _, a := range as {
+			k.host.addrs[a.Addr] = placed{a, k, max(now, k.guard.lease) + lifetime}
+		}
 		return nil
 	})
 }
 
 // Del implements vip.Kernel.
-func (k *Kernel) Del(a vip.Address) error {
+func (k *Kernel) Del(as ...vip.Address) error {
 	return k.step("del", func() error {
-		delete(k.host.addrs, a.Addr)
-		delete(k.host.announcing, a.Addr)
+		for _, a := range as {
+			delete(k.host.addrs, a.Addr)
+			delete(k.host.announcing, a.Addr)
+		}
 		return nil
 	})
 }
 
 // Open implements vip.Kernel.
-func (k *Kernel) Open(a vip.Address) error { return k.set("open", a, true) }
+func (k *Kernel) Open(as ...vip.Address) error { return k.set("open", true, as) }
 
 // Close implements vip.Kernel.
-func (k *Kernel) Close(a vip.Address) error { return k.set("close", a, false) }
+func (k *Kernel) Close(as ...vip.Address) error { return k.set("close", false, as) }
 
-func (k *Kernel) set(op string, a vip.Address, open bool) error {
-	return k.step(op, func() error {
-		if _, ok := k.guard.open[a.Addr]; !ok {
-			return fmt.Errorf("%s: %w", a.Addr, vip.ErrNotPrepared)
+func (k *Kernel) set(op string, open bool, as []vip.Address) error {
+	return k.step(op, func() (err error) {
+		known := as[:0:0]
+		for _, a := range as {
+			if _, ok := k.guard.open[a.Addr]; ok {
+				known = append(known, a)
+			} else if err == nil {
+				err = fmt.Errorf("%s: %w", a.Addr, vip.ErrNotPrepared)
+			}
 		}
-		k.guard.open[a.Addr] = open
-		return nil
+		if err != nil && open {
+			return err
+		}
+		for _, a := range known {
+			k.guard.open[a.Addr] = open
+		}
+		return err
 	})
 }
 
@@ -327,17 +343,24 @@ func (k *Kernel) Upkeep() vip.Upkeep {
 }
 
 // Announce implements vip.Kernel. Only the first announcement is shown.
-func (k *Kernel) Announce(a vip.Address) {
+func (k *Kernel) Announce(as ...vip.Address) {
 	var heard func(vip.Address)
+	var which []vip.Address
 	now := k.host.clk.Now().Boot
 	_ = k.step("announce", func() error {
-		k.host.announcing[a.Addr] = k
-		if k.host.answers(a.Addr, now) {
-			heard = k.host.onAnnounce
+		heard = k.host.onAnnounce
+		for _, a := range as {
+			k.host.announcing[a.Addr] = k
+			if k.host.answers(a.Addr, now) {
+				which = append(which, a)
+			}
 		}
 		return nil
 	})
-	if heard != nil {
+	if heard == nil {
+		return
+	}
+	for _, a := range which {
 		heard(a)
 	}
 }
@@ -352,9 +375,7 @@ func (k *Kernel) AnnounceAgain() int {
 		}
 	}
 	k.host.mu.Unlock()
-	for _, a := range list {
-		k.Announce(a)
-	}
+	k.Announce(list...)
 	return len(list)
 }
 
@@ -382,9 +403,11 @@ func (k *Kernel) InUse(_ context.Context, addrs []vip.Address) map[netip.Addr]ne
 func (k *Kernel) Tallies() map[netip.Addr]vip.Tally { return nil }
 
 // Silence implements vip.Kernel.
-func (k *Kernel) Silence(a vip.Address) {
+func (k *Kernel) Silence(as ...vip.Address) {
 	_ = k.step("silence", func() error {
-		delete(k.host.announcing, a.Addr)
+		for _, a := range as {
+			delete(k.host.announcing, a.Addr)
+		}
 		return nil
 	})
 }
