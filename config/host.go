@@ -30,7 +30,9 @@ func (n *Node) CheckHost(h Host) error {
 	c := &hostCheck{report: report{file: n.File}, n: n, h: h}
 	self, known := c.self()
 	c.links(self, known)
-	c.keyFile()
+	if c.n.HADir == "" { // else LoadHeartbeat has looked at authkeys
+		c.keyFile()
+	}
 	return c.diags.err()
 }
 

@@ -28,22 +28,13 @@ func (realHost) Devices() ([]string, error) {
 	return names, nil
 }
 
-func (realHost) Addresses(dev string) ([]netip.Addr, error) {
-	d, err := net.InterfaceByName(dev)
-	if err != nil {
-		return nil, fmt.Errorf("find %s: %w", dev, err)
-	}
-	nets, err := d.Addrs()
-	if err != nil {
-		return nil, fmt.Errorf("list the addresses of %s: %w", dev, err)
-	}
+func (h realHost) Addresses(dev string) ([]netip.Addr, error) {
+	nets, err := h.Networks(dev)
 	var out []netip.Addr
-	for _, n := range nets {
-		if p, err := netip.ParsePrefix(n.String()); err == nil {
-			out = append(out, p.Addr())
-		}
+	for _, p := range nets {
+		out = append(out, p.Addr())
 	}
-	return out, nil
+	return out, err
 }
 
 func (realHost) ReadKey(path string) ([]byte, fs.FileMode, error) {

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"slices"
+	"time"
 
 	"hanode/internal/spec"
 )
@@ -28,6 +29,9 @@ type Node struct {
 	// Profile names the profile that Timing is; "" = explicit values.
 	Profile string
 	Timing  spec.Timing
+	// TwoNode is what a cluster of two nodes and no third vote does without one:
+	// "manual", or "" where there are not two.
+	TwoNode string
 	// Nodes are the founders in the order of the file, 1 or 3 to MaxFounders.
 	// Addresses are in canonical form, roles filled in.
 	Nodes []spec.Node
@@ -39,9 +43,47 @@ type Node struct {
 	// Realtime says whether the agent runs before ordinary programs; nil = where that
 	// is permitted.
 	Realtime *bool
+	// Syslog is a facility, such as local0, and LogFile and DebugFile are files, absolute,
+	// that get the log as well, DebugFile with debug messages. "" = none.
+	Syslog    string
+	LogFile   string
+	DebugFile string
+	// Ping are hosts beside the cluster; they count as dead when they are silent for
+	// Deadping, which is 0 without any. IPFail moves groups to who reaches more of them.
+	Ping     []PingNode
+	Deadping time.Duration
+	IPFail   bool
+	// Respawn are programs that run while the agent does, with Env added to their
+	// environment, each NAME=VALUE.
+	Respawn []Respawn
+	Env     []string
+	// Watchdog is the path of a watchdog device; "" = none.
+	Watchdog string
+	// HADir is the folder of Heartbeat's files if they were read, and Keys those of
+	// authkeys, the active one first, which then take the place of KeyFile.
+	HADir string
+	Keys  []Secret
 
 	lines    map[string]int // where each key and block is: "key_file", `link "eth0"`
 	warnings Diagnostics
+}
+
+// PingNode is a host, or several of which one is enough, that shows whether the network
+// of the clients is reached.
+type PingNode struct {
+	Name  string
+	Hosts []string // names or addresses; at least one
+
+	line int
+}
+
+// Respawn is a program that is started again when it ends, unless it exits with 100.
+type Respawn struct {
+	User     string   // whom it runs as
+	Command  []string // program and arguments, no shell
+	FailFast bool     // when it ends, this host gives its groups up
+
+	line int
 }
 
 // Warnings are what LoadNode let pass but the operator should know, ordered by
