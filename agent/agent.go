@@ -84,6 +84,7 @@ type Agent struct {
 	beats    chan struct{}                  // one slot: send a beat now
 	ears     ears
 	known    known
+	onDisk   atomic.Pointer[roll] // of the disk, as it was before raft ran on it; nil = not read yet
 	elect    election
 	groups   groups
 	leaving  leaving

@@ -136,7 +136,7 @@ func (a *Agent) watchLeader(now clock.Instant, n *cluster.Node) {
 		e.e.SetVoters(voters)
 		l := cluster.Late{Term: term, Position: n.Position(), Owns: a.owns()}
 		e.e.Hear(a.cfg.Name, l, now)
-		others := slices.DeleteFunc(slices.Clone(voters), func(v string) bool { return v == a.cfg.Name })
+		others := without(voters, a.cfg.Name)
 		a.gossip.Send(l.Encode([]byte{byte(lease.KindLate)}), others...)
 	}
 	if e.e.Decide(now, 4*a.cfg.Timing.Keepalive+20*time.Millisecond, a.electStep()) {

@@ -285,6 +285,8 @@ func (s service) Hello(asker string) peer.Hello {
 	})
 	held := a.heldBy(asker, disk)
 	h.Disk, h.Term, h.LastTerm, h.LastIndex = held.Disk, held.Term, held.Position.LastTerm, held.Position.LastIndex
+	own := a.roll()
+	h.Voters, h.OwnTerm, h.OwnIndex = own.voters, own.at.LastTerm, own.at.LastIndex
 	return h
 }
 

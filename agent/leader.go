@@ -389,7 +389,7 @@ func (a *Agent) endMembership(ctx context.Context, n *cluster.Node, st *fsm.Stat
 		return nil // the next leader goes on
 	}
 	if st.Voters.Has(node.Name) {
-		return a.changeVoters(ctx, n, st, slices.DeleteFunc(slices.Clone(st.Voters.Names), func(v string) bool { return v == node.Name }))
+		return a.changeVoters(ctx, n, st, without(st.Voters.Names, node.Name))
 	}
 	if server {
 		// Let the node see that it may go before it hears nothing any more.

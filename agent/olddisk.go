@@ -109,7 +109,7 @@ func (a *Agent) heldLoop(ctx context.Context) {
 		at, saved = at+tellNews, saved+tellNews
 		if h := n.Held(); h != told || at >= tellAgain {
 			told, at = h, 0
-			others := slices.DeleteFunc(a.raftVoters(n), func(v string) bool { return v == a.cfg.Name })
+			others := without(a.raftVoters(n), a.cfg.Name)
 			a.gossip.Send(h.Encode([]byte{byte(lease.KindHeld)}), others...)
 		}
 		if saved >= saveKnown {
@@ -126,24 +126,59 @@ func (a *Agent) heldBy(name string, disk uint64) cluster.Held {
 	return a.known.of(name).Furthest(cluster.Held{Disk: disk})
 }
 
+// roll is who votes by the newest raft configuration on a disk, and how far that
+// disk's log reaches. Of two the one with the longer log is newer.
+type roll struct {
+	voters []string
+	at     cluster.Position
+}
+
+// newer is the newer of both.
+func (r roll) newer(o roll) roll {
+	if len(o.voters) > 0 && r.at.Before(o.at) {
+		return o
+	}
+	return r
+}
+
+// besides is how many voters other than name are a majority together with it, or
+// without it if it is none.
+func (r roll) besides(name string) int {
+	m := len(r.voters)/2 + 1
+	if slices.Contains(r.voters, name) {
+		m--
+	}
+	return m
+}
+
+// roll is this node's own: before raft runs on its disk what was read from it.
+func (a *Agent) roll() roll {
+	if n := a.node.Load(); n != nil {
+		return roll{a.raftVoters(n), n.Position()}
+	}
+	if r := a.onDisk.Load(); r != nil {
+		return *r
+	}
+	return roll{}
+}
+
 // resume lets the disk go on under its identity if nobody knows better; else it
 // makes it join anew. A majority of the voters must have been asked, this node
-// included: less cannot elect anybody, so nothing waits for it that could go on.
+// included: less cannot elect anybody, so nothing waits for it that could go on. Who
+// votes is what the newest disk says that is heard of: voters that left since this
+// node was up would be waited for in vain.
 func (a *Agent) resume(ctx context.Context, stores cluster.Stores) error {
 	mine, voters, err := cluster.Remembered(stores)
 	if err != nil {
 		return err
 	}
 	mine.Disk = a.disk.number()
-	enough := len(voters)/2 + 1
-	others := slices.DeleteFunc(slices.Clone(voters), func(v string) bool { return v == a.cfg.Name })
-	if len(others) < len(voters) {
-		enough--
-	}
-	if len(voters) == 0 || enough == 0 {
+	own := roll{voters, mine.Position}
+	a.onDisk.Store(&own)
+	if len(voters) == 0 || own.besides(a.cfg.Name) == 0 {
 		return nil // never in a cluster, or alone in it
 	}
-	most, err := a.askHeld(ctx, others, enough)
+	most, now, err := a.askHeld(ctx, own)
 	if err != nil || !mine.Behind(most) {
 		return err
 	}
@@ -151,17 +186,26 @@ func (a *Agent) resume(ctx context.Context, stores cluster.Stores) error {
 		mine.Disk, mine.Term, mine.Position.LastIndex, mine.Position.LastTerm, most.Disk, most.Term, most.Position.LastIndex, most.Position.LastTerm)
 	a.log.Warn("this data_dir is older than what others know of it; joining anew", "why", text)
 	a.problems.set("disk-old", text)
+	via := a.cfg.Name // nobody: founders are asked anyway
+	if others := without(now.voters, a.cfg.Name); len(others) > 0 {
+		via = others[0]
+	}
 	for ctx.Err() == nil {
 		if err := a.alone(ctx); err != nil {
 			return err
 		}
-		if err := a.rejoin(ctx, others[0]); err == nil {
+		if err := a.rejoin(ctx, via); err == nil {
 			a.problems.clear("disk-old")
 			return nil
 		}
 		sleepCtx(ctx, 100*time.Millisecond)
 	}
 	return ctx.Err()
+}
+
+// without is the list less one name.
+func without(names []string, name string) []string {
+	return slices.DeleteFunc(slices.Clone(names), func(n string) bool { return n == name })
 }
 
 // How long an answer is waited for once enough have come, and until all are asked
@@ -171,20 +215,43 @@ const (
 	askAgain = 25 * time.Millisecond
 )
 
-// askHeld asks the others, all at once and again and again, until enough of them have
-// said what they know of this node's disk.
-func (a *Agent) askHeld(ctx context.Context, others []string, enough int) (most cluster.Held, err error) {
+// askHeld asks the other voters, all at once and again and again, until a majority of
+// them, by the newest roll that is heard of, have said what they know of this node's
+// disk.
+func (a *Agent) askHeld(ctx context.Context, r roll) (most cluster.Held, newest roll, err error) {
 	for ctx.Err() == nil {
-		var answers int
-		if most, answers = a.askHeldOnce(ctx, others, enough); answers >= enough {
-			return most, nil
+		said := a.askHeldOnce(ctx, r)
+		for _, h := range said {
+			most = most.Furthest(cluster.Held{Disk: h.Disk, Term: h.Term, Position: cluster.Position{LastTerm: h.LastTerm, LastIndex: h.LastIndex}})
+			r = r.newer(rollOf(h))
+		}
+		if enough(said, r, a.cfg.Name) {
+			return most, r, nil
 		}
 		sleepCtx(ctx, askAgain)
 	}
-	return most, ctx.Err()
+	return most, r, ctx.Err()
 }
 
-func (a *Agent) askHeldOnce(ctx context.Context, others []string, enough int) (most cluster.Held, answers int) {
+func rollOf(h peer.Hello) roll {
+	return roll{h.Voters, cluster.Position{LastTerm: h.OwnTerm, LastIndex: h.OwnIndex}}
+}
+
+// enough: a majority of r's voters, the asker among them, have said something.
+func enough(said []peer.Hello, r roll, asker string) bool {
+	n := 0
+	for _, h := range said {
+		if h.Name != asker && slices.Contains(r.voters, h.Name) {
+			n++
+		}
+	}
+	return n >= r.besides(asker)
+}
+
+// askHeldOnce asks every other voter of r once. It comes back a moment after enough of
+// them answered.
+func (a *Agent) askHeldOnce(ctx context.Context, r roll) (answers []peer.Hello) {
+	others := without(r.voters, a.cfg.Name)
 	ctx, cancel := context.WithCancel(ctx)
 	var asking sync.WaitGroup
 	defer asking.Wait()
@@ -194,7 +261,7 @@ func (a *Agent) askHeldOnce(ctx context.Context, others []string, enough int) (m
 	for _, name := range others {
 		asking.Go(func() {
 			// An emptied node has forgotten what it heard.
-			if h, err := a.hello(ctx, name); err == nil && h.State != peer.Fresh {
+			if h, err := a.hello(ctx, name); err == nil && h.State != peer.Fresh && h.Name == name {
 				said <- h
 			} else {
 				failed <- struct{}{}
@@ -205,15 +272,15 @@ func (a *Agent) askHeldOnce(ctx context.Context, others []string, enough int) (m
 	for range others {
 		select {
 		case h := <-said:
-			answers++
-			most = most.Furthest(cluster.Held{Disk: h.Disk, Term: h.Term, Position: cluster.Position{LastTerm: h.LastTerm, LastIndex: h.LastIndex}})
-			if answers >= enough && grace == nil {
+			answers = append(answers, h)
+			r = r.newer(rollOf(h))
+			if grace == nil && enough(answers, r, a.cfg.Name) {
 				grace = time.After(askGrace)
 			}
 		case <-failed:
 		case <-grace:
-			return most, answers
+			return answers
 		}
 	}
-	return most, answers
+	return answers
 }

@@ -3,13 +3,16 @@ package agent
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/raft"
 
 	"hanode/cluster"
 	"hanode/fsm"
+	"hanode/internal/spec"
 )
 
 // backup copies raft's disk of a host, as a backup or a snapshot of its machine does.
@@ -172,4 +175,33 @@ func TestKnownIsSaved(t *testing.T) {
 	if err := k.save(path); err != nil || !k.of("a").Behind(cluster.Held{Disk: 3}) {
 		t.Error("what could not be written was not tried again", err)
 	}
+}
+
+// TestVoterThatLeftIsNotWaitedFor: of four, primary loses power, then the arbiter
+// leaves, then secondary loses its disk, then third restarts. primary still counts the
+// arbiter as a voter; third knows better, and both of them are a majority.
+func TestVoterThatLeftIsNotWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLabOf(t, fast, 1, []string{"primary", "secondary", "arbiter", "third"}, []spec.Group{groupOf("web", "10.77.0.100", "third")})
+		defer l.close()
+		l.startAll()
+		l.well(20 * time.Second)
+		l.hosts["primary"].powerCut()
+		time.Sleep(2 * time.Second)
+		if err := l.on("arbiter").Leave(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		l.until("third knows that the arbiter left", 20*time.Second, func() bool {
+			return !slices.Contains(l.on("third").raftVoters(l.on("third").node.Load()), "arbiter")
+		})
+		l.hosts["arbiter"].powerCut()
+		l.hosts["secondary"].powerCut()
+		l.hosts["secondary"].loseDisk()
+		l.hosts["third"].powerCut()
+		for _, name := range []string{"third", "secondary", "primary"} {
+			l.hosts[name].start()
+		}
+		l.until("somebody leads", 20*time.Second, func() bool { return l.reigns() != "" })
+		l.until("secondary votes again", 20*time.Second, func() bool { return l.votes("secondary", 2) })
+	})
 }

@@ -42,7 +42,7 @@ func (h Held) Behind(known Held) bool {
 	if h.Disk != known.Disk {
 		return h.Disk < known.Disk
 	}
-	return h.Term < known.Term || h.Position.before(known.Position)
+	return h.Term < known.Term || h.Position.Before(known.Position)
 }
 
 // Furthest is the most of both that was ever true of the newer disk.
@@ -54,13 +54,15 @@ func (h Held) Furthest(o Held) Held {
 		return h
 	}
 	h.Term = max(h.Term, o.Term)
-	if h.Position.before(o.Position) {
+	if h.Position.Before(o.Position) {
 		h.Position = o.Position
 	}
 	return h
 }
 
-func (p Position) before(o Position) bool {
+// Before reports whether a log at p is older than one at o: by term first, as raft
+// compares them.
+func (p Position) Before(o Position) bool {
 	return p.LastTerm < o.LastTerm || p.LastTerm == o.LastTerm && p.LastIndex < o.LastIndex
 }
 
@@ -96,7 +98,7 @@ func Remembered(s Stores) (h Held, voters []string, err error) {
 		if err := s.Log.GetLog(i, &l); err != nil {
 			return Held{}, nil, fmt.Errorf("read entry %d of raft's log: %w", i, err)
 		}
-		if p := (Position{l.Term, l.Index}); i == last && h.Position.before(p) {
+		if p := (Position{l.Term, l.Index}); i == last && h.Position.Before(p) {
 			h.Position = p
 		}
 		if l.Type == raft.LogConfiguration {

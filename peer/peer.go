@@ -56,6 +56,11 @@ type Hello struct {
 	Term      uint64 `json:"term"`
 	LastTerm  uint64 `json:"last_term"`
 	LastIndex uint64 `json:"last_index"`
+	// Voters are those of the newest raft configuration on this node's own disk, OwnTerm
+	// and OwnIndex how far its log reaches. None: it has no log.
+	Voters   []string `json:"voters"`
+	OwnTerm  uint64   `json:"own_term"`
+	OwnIndex uint64   `json:"own_index"`
 }
 
 // Service is what an agent answers.

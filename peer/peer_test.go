@@ -161,8 +161,8 @@ func TestCalls(t *testing.T) {
 	l := newLab(t, nil)
 	c, ctx := l.client("a"), t.Context()
 	h := must[Hello](t)(c.Hello(ctx, "b"))
-	if want := (&agent{}).Hello(""); h != want {
-		t.Errorf("%+v", h)
+	if d := cmp.Diff((&agent{}).Hello(""), h); d != "" {
+		t.Error(d)
 	}
 	cmd := fsm.Command{At: time.Date(2024, 5, 1, 3, 0, 0, 1, time.UTC), Takeover: &fsm.Takeover{
 		Fence: id.NodeRef{Name: "c", Inc: 1 << 60}, Cause: "failover",
