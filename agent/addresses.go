@@ -14,8 +14,8 @@ import (
 )
 
 // prepare tells the guard which addresses exist: listed means guarded and closed
-// until opened.
-func (a *Agent) prepare(all []spec.Resource) {
+// until opened. It reports whether the guard knows them now.
+func (a *Agent) prepare(all []spec.Resource) bool {
 	var addrs []vip.Address
 	for _, r := range all {
 		ad, err := vip.Of(r)
@@ -27,7 +27,9 @@ func (a *Agent) prepare(all []spec.Resource) {
 	}
 	if err := a.kernel.Prepare(addrs); err != nil {
 		a.problems.set("guard", err.Error())
+		return false
 	}
+	return true
 }
 
 // addresses carries ip resources to the kernel.

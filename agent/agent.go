@@ -67,6 +67,7 @@ type Agent struct {
 		sync.Mutex
 		holder *lease.Holder // nil = not registered
 		tokens map[id.Claim]tokenAt
+		chased clock.Instant // when the voters were last asked whom the groups wait for
 	}
 	// grant guards what this node promised as a voter.
 	grant struct {
@@ -88,10 +89,12 @@ type Agent struct {
 	elect    election
 	groups   groups
 	leaving  leaving
-	lead     leading
-	fit      fitness
-	problems problems
-	tm       atomic.Pointer[spec.Timing] // the cluster's, once founded
+	// reporting has a place for each report that is under way.
+	reporting chan struct{}
+	lead      leading
+	fit       fitness
+	problems  problems
+	tm        atomic.Pointer[spec.Timing] // the cluster's, once founded
 
 	arranged struct { // what systemd was told of the groups' units; list is groupsLoop's
 		busy, failed atomic.Bool
@@ -100,6 +103,7 @@ type Agent struct {
 
 	fenced  chan struct{} // one slot: our registration was fenced (R9)
 	changed chan struct{} // one slot: replicated state changed
+	touched touched       // groups whose records changed since groupsLoop looked
 	ring    chan struct{} // one slot: the voter's clock has something to look at
 
 	founding atomic.Bool // this process writes, or wrote, the founders' configuration
@@ -150,7 +154,7 @@ func New(cfg *config.Node, opts Options) (*Agent, error) {
 		cfg: cfg, opts: opts, log: opts.Log.With("node", cfg.Name), host: host,
 		machine: fsm.NewMachine(),
 		fenced:  make(chan struct{}, 1), changed: make(chan struct{}, 1), ring: make(chan struct{}, 1),
-		beats: make(chan struct{}, 1), posts: newPosts(),
+		beats: make(chan struct{}, 1), posts: newPosts(), reporting: make(chan struct{}, maxReports),
 		removed: make(chan struct{}), fatal: make(chan error, 1), crash: make(chan struct{}),
 	}
 	a.hold.tokens = map[id.Claim]tokenAt{}
@@ -224,6 +228,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	a.goLoop(a.linksLoop)
 	a.goLoop(a.announceLoop)
 	a.goLoop(a.groupsLoop)
+	a.goLoop(a.lapseLoop)
 	a.goLoop(a.foreignLoop)
 	a.goLoop(a.joinLoop)
 	a.goLoop(a.fitLoop)
@@ -437,7 +442,7 @@ func (a *Agent) stopHolding() {
 	a.drain.Store(true)
 	a.groups.wakeAll()
 	a.groups.waitIdle(a.stopLimit())
-	a.sendOwed()
+	a.sendOwed("")
 	a.hold.Lock()
 	if a.hold.holder != nil {
 		a.hold.holder.Fence()

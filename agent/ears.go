@@ -310,15 +310,13 @@ func (a *Agent) onRevoke(from string, r lease.Revoke) {
 	signal(a.ring)
 }
 
-// onExpired wakes the groups only if a wait ended by it: they answer a wake with
-// REVOKE while one is left, and every REVOKE is answered with EXPIRED.
+// onExpired wakes the groups only if the voter had not said so yet: they answer a wake
+// with REVOKE while they wait, and every REVOKE is answered with EXPIRED.
 func (a *Agent) onExpired(from string, e lease.Expired) {
 	a.hold.Lock()
 	news := false
 	if h := a.hold.holder; h != nil {
-		before := len(h.Unsatisfied())
-		h.Expired(e.Ref, from)
-		news = len(h.Unsatisfied()) < before
+		news = h.Expired(e.Ref, from)
 	}
 	a.hold.Unlock()
 	if news {
@@ -329,20 +327,21 @@ func (a *Agent) onExpired(from string, e lease.Expired) {
 // onTokens notes tokens that came at now, ago after their holder had closed. Only the
 // holder itself can say that it let go, so what another node says of it is dropped.
 func (a *Agent) onTokens(from string, now clock.Instant, ago time.Duration, claims ...id.Claim) {
+	var waiting []string
 	a.hold.Lock()
 	for _, c := range claims {
 		if c.Node.Name != from {
 			continue
 		}
 		if a.hold.holder != nil {
-			a.hold.holder.Token(c)
+			waiting = append(waiting, a.hold.holder.Token(c)...)
 		}
 		if _, known := a.hold.tokens[c]; !known {
 			a.hold.tokens[c] = tokenAt{now, ago}
 		}
 	}
 	a.hold.Unlock()
-	a.groups.wakeAll()
+	a.groups.wakeThese(waiting...)
 	signal(a.lead.wake)
 }
 
@@ -358,6 +357,11 @@ func (a *Agent) adopt(r fsm.Record) {
 	}
 	a.hold.Unlock()
 	a.groups.record(a, r)
+	for _, w := range r.Waits { // an address moved: its group here may have to let go first
+		if w.Group != r.Group {
+			a.groups.wakeThese(w.Group)
+		}
+	}
 }
 
 // onChange follows the FSM. It runs in log order with the state locked: note and
@@ -381,6 +385,7 @@ func (a *Agent) onChange(c fsm.Change) {
 		a.hold.holder.SetVoters(c.State.Voters.Version, c.State.Voters.Names)
 	}
 	a.hold.Unlock()
+	a.touched.add(c)
 	signal(a.changed)
 	signal(a.lead.wake)
 }

@@ -68,7 +68,6 @@ func (g *groups) record(a *Agent, r fsm.Record) {
 	}
 	w.mu.Unlock()
 	signal(w.wake)
-	signal(w.warm.wake)
 }
 
 func (g *groups) wakeAll() {
@@ -77,6 +76,42 @@ func (g *groups) wakeAll() {
 	for _, w := range g.m {
 		signal(w.wake)
 		signal(w.warm.wake)
+	}
+}
+
+// wakeThese wakes the named groups.
+func (g *groups) wakeThese(names ...string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, name := range names {
+		if w := g.m[name]; w != nil {
+			signal(w.wake)
+		}
+	}
+}
+
+// wakeRunning wakes the groups that run here, whole or in part.
+func (g *groups) wakeRunning() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, w := range g.m {
+		if w.here() {
+			signal(w.wake)
+		}
+	}
+}
+
+// wakeWarm wakes what runs beside the owners of the named groups, or of all.
+func (g *groups) wakeWarm(all bool, names []string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if all {
+		names = slices.Collect(maps.Keys(g.m))
+	}
+	for _, name := range names {
+		if w := g.m[name]; w != nil {
+			signal(w.warm.wake)
+		}
 	}
 }
 
@@ -140,46 +175,131 @@ func (g *groups) waitIdle(limit time.Duration) {
 	}
 }
 
-// groupsLoop feeds the workers from replicated state, level-triggered.
+// touched are groups whose records changed. Safe for concurrent use.
+type touched struct {
+	mu    sync.Mutex
+	all   bool
+	names map[string]bool
+}
+
+func (t *touched) add(c fsm.Change) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.all = t.all || c.All
+	for _, name := range c.Groups {
+		if t.names == nil {
+			t.names = map[string]bool{}
+		}
+		t.names[name] = true
+	}
+}
+
+// take returns what was added since the last time.
+func (t *touched) take() (all bool, names map[string]bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	all, names = t.all, t.names
+	t.all, t.names = false, nil
+	return all, names
+}
+
+// groupsLoop feeds the workers from replicated state, level-triggered: what changed at
+// once, and all of it each second.
 func (a *Agent) groupsLoop(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	revision := uint64(0)
+	w := wanted{a: a}
+	full := true
 	for {
-		var recs []fsm.Record
-		var all, units []spec.Resource
 		a.turn(loopGroups)
-		a.machine.View(func(s *fsm.State) {
-			if s.Revision != revision {
-				revision = s.Revision
-				signal(a.fit.wake)
-			}
-			for _, g := range s.Groups {
-				recs = append(recs, g.Record())
-				for _, r := range g.Spec.Resources {
-					switch r.Type {
-					case "ip":
-						all = append(all, r)
-					case "systemd":
-						units = append(units, r)
-					}
-				}
-			}
-		})
-		a.prepare(all)
-		a.arrange(units)
-		for _, r := range recs {
+		all, names := a.touched.take()
+		news := w.look(full)
+		for _, r := range a.records(full || all, names) {
 			a.adopt(r)
 		}
+		a.groups.wakeWarm(news, w.warm) // it depends on the nodes, too
+		full = false
 		select {
 		case <-ctx.Done():
 			return
 		case <-a.changed:
 		case <-tick.C:
-			a.sendOwed()
+			full = true
+			a.sendOwed("")
 			a.forgetTokens()
 		}
 	}
+}
+
+// records are those of the named groups, or of all.
+func (a *Agent) records(all bool, names map[string]bool) (out []fsm.Record) {
+	a.machine.View(func(s *fsm.State) {
+		if all {
+			for _, g := range s.Groups {
+				out = append(out, g.Record())
+			}
+			return
+		}
+		for name := range names {
+			if g := s.Groups[name]; g != nil {
+				out = append(out, g.Record())
+			}
+		}
+	})
+	return out
+}
+
+// wanted is what the host is told of all groups together: it changes with the wanted
+// set only. One goroutine.
+type wanted struct {
+	a        *Agent
+	known    bool
+	revision uint64 // of the wanted set that the host was told of
+	addrs    []spec.Resource
+	units    []spec.Resource
+	warm     []string  // groups of which something runs beside their owner
+	again    time.Time // when the guard is told anew, changed or not
+}
+
+// prepareEvery is how often the guard is told which addresses there are although
+// nothing changed: what it could not forget then, it may forget now. What failed is
+// tried again each second.
+const prepareEvery = 10 * time.Second
+
+// look tells the host what there is to tell, and reports whether the wanted set changed.
+func (w *wanted) look(full bool) (news bool) {
+	a := w.a
+	a.machine.View(func(s *fsm.State) {
+		news = !w.known || s.Revision != w.revision
+		if !news {
+			return
+		}
+		w.known, w.revision, w.addrs, w.units, w.warm = true, s.Revision, nil, nil, nil
+		for name, g := range s.Groups {
+			if len(g.Spec.Warm()) > 0 {
+				w.warm = append(w.warm, name)
+			}
+			for _, r := range g.Spec.Resources {
+				switch r.Type {
+				case "ip":
+					w.addrs = append(w.addrs, r)
+				case "systemd":
+					w.units = append(w.units, r)
+				}
+			}
+		}
+	})
+	if news {
+		signal(a.fit.wake)
+	}
+	if news || full && !time.Now().Before(w.again) {
+		w.again = time.Now().Add(prepareEvery)
+		if !a.prepare(w.addrs) {
+			w.again = time.Time{}
+		}
+	}
+	a.arrange(w.units)
+	return news
 }
 
 // forgetTokens drops tokens of claims that were settled long ago.
@@ -195,10 +315,10 @@ func (a *Agent) forgetTokens() {
 	maps.DeleteFunc(a.hold.tokens, func(c id.Claim, _ tokenAt) bool { return c.Epoch+16 < epochs[c.Group] })
 }
 
-// sendOwed sends every token that somebody waits for, to the next owner and to
-// the leader; again and again, until the record is cleared. While nobody is known to
-// lead, each voter gets them: one of them will, and keeps what it was told.
-func (a *Agent) sendOwed() {
+// sendOwed sends every token of group, or of all with "", that somebody waits for, to the
+// next owner and to the leader; again and again, until the record is cleared. While nobody
+// is known to lead, each voter gets them: one of them will, and keeps what it was told.
+func (a *Agent) sendOwed(group string) {
 	now := a.host.Clock.Now()
 	a.hold.Lock()
 	var owed []lease.Owed
@@ -206,6 +326,9 @@ func (a *Agent) sendOwed() {
 		owed = a.hold.holder.Owed()
 	}
 	a.hold.Unlock()
+	if group != "" {
+		owed = slices.DeleteFunc(owed, func(o lease.Owed) bool { return o.Group != group })
+	}
 	if len(owed) == 0 {
 		return
 	}

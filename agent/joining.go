@@ -441,7 +441,8 @@ func (a *Agent) adoptRegistration(ref id.NodeRef) {
 	}
 	a.hold.Unlock()
 	a.log.Info("registered", "incarnation", ref.Inc)
-	signal(a.changed) // the new holder must learn every record
+	a.touched.add(fsm.Change{All: true}) // the new holder must learn every record
+	signal(a.changed)
 	a.beat()
 }
 

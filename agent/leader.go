@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -16,7 +15,6 @@ import (
 	"hanode/internal/clock"
 	"hanode/internal/id"
 	"hanode/internal/spec"
-	"hanode/lease"
 	"hanode/peer"
 )
 
@@ -131,38 +129,6 @@ func (l leader) Propose(ctx context.Context, c fsm.Command) (fsm.Result, error) 
 // Committed pushes what changed to those it concerns and asks the voters about
 // fenced registrations: followers learn of a commit only with the next append.
 func (l leader) Committed(_ fsm.Command, r fsm.Result) { l.a.push(r.Touched) }
-
-func (a *Agent) push(touched []string) {
-	for _, name := range touched {
-		var rec fsm.Record
-		ok := false
-		a.machine.View(func(s *fsm.State) {
-			if g := s.Groups[name]; g != nil {
-				rec, ok = g.Record(), true
-			}
-		})
-		if !ok {
-			continue
-		}
-		b, err := json.Marshal(rec)
-		if err != nil {
-			continue
-		}
-		to := []string{}
-		if !rec.Owner.Zero() {
-			to = append(to, rec.Owner.Name)
-		}
-		var waits []lease.Wait
-		for _, w := range rec.Waits {
-			if !slices.Contains(to, w.Node.Name) {
-				to = append(to, w.Node.Name)
-			}
-			waits = append(waits, lease.Wait{Claim: w.Claim, Bound: w.Bound})
-		}
-		a.gossip.Send(append([]byte{byte(lease.KindRecord)}, b...), to...)
-		a.revoke(waits, rec.Owner.Name)
-	}
-}
 
 // inputs gathers facts for a decision.
 func (a *Agent) inputs() failover.Inputs {
@@ -289,31 +255,18 @@ func (s service) Mark(ctx context.Context) (uint64, error) {
 func (a *Agent) membersLoop(ctx context.Context) {
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
+	var waited map[string]id.Epoch
 	for {
 		if err := a.members(ctx); err != nil && ctx.Err() == nil {
 			a.log.Debug("membership change not possible yet", "err", err)
 		}
-		a.resend()
+		waited = a.resend(waited)
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
 	}
-}
-
-// resend pushes groups that still wait, in case a datagram was lost.
-func (a *Agent) resend() {
-	var names []string
-	a.machine.View(func(s *fsm.State) {
-		for name, g := range s.Groups {
-			if len(g.Waits) > 0 {
-				names = append(names, name)
-			}
-		}
-	})
-	slices.Sort(names)
-	a.push(names)
 }
 
 // members makes one step, if one is due.

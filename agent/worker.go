@@ -18,10 +18,10 @@ import (
 
 // run is the worker's loop: look, decide, act, look again.
 func (w *worker) run(ctx context.Context) {
-	retry := max(w.a.cfg.Timing.Keepalive, 10*time.Millisecond)
-	tick := time.NewTicker(retry)
-	defer tick.Stop()
+	again := time.NewTimer(0)
+	defer again.Stop()
 	for ctx.Err() == nil {
+		restless := false
 		switch w.look() {
 		case failover.Run:
 			w.mu.Lock()
@@ -39,14 +39,39 @@ func (w *worker) run(ctx context.Context) {
 			if w.stop() {
 				continue
 			}
+			restless = true
 		case failover.Leave:
-			w.chase()
+			restless = w.chase()
+		}
+		again.Stop()
+		if restless { // of a thousand groups most wait for nothing
+			again.Reset(w.a.retry())
 		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-w.wake:
+		case <-again.C:
+		}
+	}
+}
+
+// retry is how long until what is not as it should be is looked at again.
+func (a *Agent) retry() time.Duration { return max(a.cfg.Timing.Keepalive, 10*time.Millisecond) }
+
+// lapseLoop has what runs here look again and again while no lease runs: what to do
+// then depends on the time that has passed (failover.Wanted).
+func (a *Agent) lapseLoop(ctx context.Context) {
+	tick := time.NewTicker(a.retry())
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
 		case <-tick.C:
+		}
+		if l := a.lease.Load(); l == nil || !l.Leased(a.host.Clock.Now()) {
+			a.groups.wakeRunning()
 		}
 	}
 }
@@ -87,7 +112,7 @@ func (w *worker) owes() bool {
 	if w.a.hold.holder == nil {
 		return false
 	}
-	return slices.ContainsFunc(w.a.hold.holder.Due(), func(c id.Claim) bool { return c.Group == w.name })
+	return len(w.a.hold.holder.Due(w.name)) > 0
 }
 
 // majorityAnswers reports whether a majority of voters is up and ready now, as far as
@@ -106,40 +131,25 @@ func (a *Agent) majorityAnswers(now clock.Instant) bool {
 }
 
 // chase asks the voters about whom this group waits for, while it is ours and
-// waits: the leader does the same, and either may be gone.
-func (w *worker) chase() {
+// waits: the leader does the same, and either may be gone. It reports whether the group
+// waits. The groups of a node wait for the same, so one of them asks for all.
+func (w *worker) chase() bool {
 	a := w.a
+	now := a.host.Clock.Now()
 	a.hold.Lock()
 	var waits []lease.Wait
-	if a.hold.holder != nil {
-		if r, ok := a.hold.holder.Right(w.name); ok && r.Owner == a.hold.holder.Ref() {
-			waits = a.hold.holder.Unsatisfied()
+	ours := false
+	if h := a.hold.holder; h != nil {
+		r, ok := h.Right(w.name)
+		ours = ok && r.Owner == h.Ref() && len(r.Waits) > 0
+		if ours && now.Elapsed(a.hold.chased) >= a.retry()/2 {
+			a.hold.chased = now
+			waits = h.Unsatisfied()
 		}
 	}
 	a.hold.Unlock()
 	a.revoke(waits, "")
-}
-
-// revoke sends REVOKE about each registration that the log says is over: fenced,
-// or superseded. Never about a live one: that would take its other groups too.
-func (a *Agent) revoke(waits []lease.Wait, tell string) {
-	if len(waits) == 0 {
-		return
-	}
-	over := map[id.NodeRef]bool{}
-	var voters []string
-	a.machine.View(func(s *fsm.State) {
-		voters = s.Voters.Names
-		for _, w := range waits {
-			n := s.Nodes[w.Node.Name]
-			over[w.Node] = n != nil && (n.Inc > w.Node.Inc || n.Inc == w.Node.Inc && n.Fenced)
-		}
-	})
-	for _, w := range waits {
-		if over[w.Node] {
-			a.gossip.Send(lease.Revoke{Ref: w.Node, Bound: w.Bound, Tell: tell}.Append(nil), voters...)
-		}
-	}
+	return ours
 }
 
 // specOf is the spec that the record is about; false while this node's log lags.
@@ -179,7 +189,7 @@ func (w *worker) start(ctx context.Context) {
 		done <- err
 	}()
 	var err error
-	tick := time.NewTicker(max(a.cfg.Timing.Keepalive, 10*time.Millisecond))
+	tick := time.NewTicker(a.retry())
 	defer tick.Stop()
 wait:
 	for {
@@ -266,12 +276,24 @@ func (w *worker) report(ctx context.Context, rec fsm.Record, begin clock.Instant
 	a.hold.Unlock()
 	cmd := fsm.Command{At: ev.Time, Holding: &fsm.Holding{Group: w.name, Node: self, Epoch: rec.Epoch, Started: true, Events: []fsm.Event{ev}}}
 	for ctx.Err() == nil && w.runs(rec.Epoch) {
-		if _, err := a.propose(ctx, cmd); err == nil {
+		// A thousand that were taken over at once do not all write to the log at once:
+		// others still wait for their turn to start.
+		select {
+		case a.reporting <- struct{}{}:
+		case <-ctx.Done():
+			return
+		}
+		_, err := a.propose(ctx, cmd)
+		<-a.reporting
+		if err == nil {
 			return
 		}
 		sleepCtx(ctx, 50*time.Millisecond)
 	}
 }
+
+// maxReports is how many groups tell the cluster at once that they run.
+const maxReports = 8
 
 func (w *worker) runs(e id.Epoch) bool {
 	w.mu.Lock()
@@ -405,17 +427,15 @@ func (w *worker) stopAfter(closed func()) bool {
 	// Whatever epoch before the record's we may still be held to account for.
 	a.hold.Lock()
 	if h := a.hold.holder; h != nil {
-		for _, c := range h.Due() {
-			if c.Group == w.name {
-				upto = max(upto, c.Epoch)
-			}
+		for _, c := range h.Due(w.name) {
+			upto = max(upto, c.Epoch)
 		}
 		if upto > 0 {
 			h.Release(w.name, upto)
 		}
 	}
 	a.hold.Unlock()
-	a.sendOwed()
+	a.sendOwed(w.name)
 	w.takeOff() // the next owner does not wait for it
 	w.mu.Lock()
 	w.running, w.since = 0, a.host.Clock.Wall()

@@ -160,7 +160,7 @@ func (p *planner) group(g *fsm.Group) bool {
 	if _, moves := p.assigns[g.Spec.After]; moves || waits(p.in, g) != "" {
 		if done { // room was made for the other one meanwhile
 			delete(p.assigns, name)
-			delete(p.at.at, name)
+			p.at.lift(name)
 		}
 		return done
 	}
@@ -176,16 +176,16 @@ func (p *planner) group(g *fsm.Group) bool {
 	}
 	// Where it is counts for nothing: it leaves.
 	was, had := p.at.at[name]
-	delete(p.at.at, name)
+	p.at.lift(name)
 	a, ok := p.assign(g)
 	if !ok {
 		delete(p.assigns, name)
 		if had && !done {
-			p.at.at[name] = was
+			p.at.put(name, was)
 		}
 		return false
 	}
-	p.at.at[name] = a.To.Name
+	p.at.put(name, a.To.Name)
 	p.assigns[name] = planned{a, cause, dead}
 	return true
 }
@@ -294,6 +294,9 @@ func (p *planner) failback(g *fsm.Group) string {
 			return i
 		}
 		return len(g.Spec.Prefer)
+	}
+	if rank(g.Owner.Name) == 0 {
+		return ""
 	}
 	best := Candidates(p.in, g, p.at)
 	if len(best) == 0 || !best[0].Eligible || rank(best[0].Node) >= rank(g.Owner.Name) {

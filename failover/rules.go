@@ -14,20 +14,43 @@ import (
 // group that was let go of is nowhere. Take it from PlacesOf.
 type Places struct {
 	s     *fsm.State
-	at    map[string]string
+	at    map[string]string       // change it by put and lift
+	owns  map[string]owned        // by node
 	ruled bool                    // some group has a rule about others
 	units map[string][]*fsm.Group // by name of each: all that must be on one node, sorted
 }
 
+// owned is what the groups on a node weigh, and how many they are.
+type owned struct{ weight, n int }
+
+// put says where a group is, or is to be.
+func (p Places) put(group, node string) {
+	p.lift(group)
+	p.at[group] = node
+	o := p.owns[node]
+	p.owns[node] = owned{o.weight + p.s.Groups[group].Spec.Load(), o.n + 1}
+}
+
+// lift takes a group from where it is.
+func (p Places) lift(group string) {
+	node, ok := p.at[group]
+	if !ok {
+		return
+	}
+	delete(p.at, group)
+	o := p.owns[node]
+	p.owns[node] = owned{o.weight - p.s.Groups[group].Spec.Load(), o.n - 1}
+}
+
 // PlacesOf are the places now.
 func PlacesOf(in Inputs) Places {
-	p := Places{s: in.State, at: map[string]string{}, units: map[string][]*fsm.Group{}}
+	p := Places{s: in.State, at: map[string]string{}, owns: map[string]owned{}, units: map[string][]*fsm.Group{}}
 	heads := map[*fsm.Group][]*fsm.Group{}
 	for _, name := range in.State.GroupNames() {
 		g := in.State.Groups[name]
 		own := id.Claim{Group: name, Node: g.Owner, Epoch: g.Epoch}
 		if !g.Owner.Zero() && !g.OwnerReleased && !in.Tokens[own] {
-			p.at[name] = g.Owner.Name
+			p.put(name, g.Owner.Name)
 		}
 		p.ruled = p.ruled || g.Spec.With != "" || g.Spec.Apart != "" || g.Spec.MaxPerNode > 0
 		h := head(in.State, g)
@@ -43,13 +66,11 @@ func PlacesOf(in Inputs) Places {
 
 // load is what the groups on node but g weigh, and how many they are.
 func (p Places) load(g *fsm.Group, node string) (weight, n int) {
-	for name, where := range p.at {
-		if where == node && name != g.Spec.Name {
-			weight += p.s.Groups[name].Spec.Load()
-			n++
-		}
+	o := p.owns[node]
+	if p.at[g.Spec.Name] == node {
+		return o.weight - g.Spec.Load(), o.n - 1
 	}
-	return weight, n
+	return o.weight, o.n
 }
 
 // head is the group that g follows in the end. Files with a circle are refused, so

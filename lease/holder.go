@@ -58,6 +58,8 @@ type Holder struct {
 	*Lease
 
 	rights   map[string]Right
+	waiting  map[string]bool     // groups of ours whose record has waits
+	claimed  map[string]bool     // groups whose record waits for claims of ours
 	released map[string]id.Epoch // group -> newest epoch that we let go of
 	owing    map[string][]Owed   // group -> tokens that its record still waits for
 	tokens   map[id.Claim]bool
@@ -69,7 +71,8 @@ type Holder struct {
 func NewHolder(ref id.NodeRef, length time.Duration, now clock.Instant) *Holder {
 	return &Holder{
 		Lease:  newLease(ref, length, now),
-		rights: map[string]Right{}, released: map[string]id.Epoch{}, owing: map[string][]Owed{},
+		rights: map[string]Right{}, waiting: map[string]bool{}, claimed: map[string]bool{},
+		released: map[string]id.Epoch{}, owing: map[string][]Owed{},
 		tokens: map[id.Claim]bool{}, expired: map[id.NodeRef]map[string]bool{},
 	}
 }
@@ -84,11 +87,22 @@ func (h *Holder) Adopt(r Right) bool {
 		return false
 	}
 	h.rights[r.Group] = r
+	mark(h.waiting, r.Group, r.Owner == h.ref && len(r.Waits) > 0)
+	mark(h.claimed, r.Group, slices.ContainsFunc(r.Waits, func(w Wait) bool { return w.Node == h.ref }))
 	if owes := h.owes(r); len(owes)+len(h.owing[r.Group]) > 0 {
 		h.owe(r.Group, owes)
 	}
 	maps.DeleteFunc(h.tokens, func(c id.Claim, _ bool) bool { return c.Group == r.Group && c.Epoch+16 < r.Epoch })
 	return !known || old.Epoch != r.Epoch || old.Owner != r.Owner || len(old.Waits) != len(r.Waits) || old.unsettled() != r.unsettled()
+}
+
+// mark puts name into a set, or takes it out.
+func mark(set map[string]bool, name string, in bool) {
+	if in {
+		set[name] = true
+	} else {
+		delete(set, name)
+	}
 }
 
 // unsettled counts what the record may yet say about its waits: of each, that it is
@@ -112,16 +126,26 @@ func (h *Holder) Right(group string) (Right, bool) {
 }
 
 // Token takes the exact claim that its holder says it let go of. Tokens that
-// come before their record are kept.
-func (h *Holder) Token(c id.Claim) { h.tokens[c] = true }
+// come before their record are kept. It returns the groups of ours that wait for it.
+func (h *Holder) Token(c id.Claim) (waiting []string) {
+	h.tokens[c] = true
+	for g := range h.waiting {
+		if slices.ContainsFunc(h.rights[g].Waits, func(w Wait) bool { return w.Claim == c }) {
+			waiting = append(waiting, g)
+		}
+	}
+	return waiting
+}
 
 // Expired takes a voter's word that it will never ack ref again and that ref's
-// bound has passed since it last did.
-func (h *Holder) Expired(ref id.NodeRef, voter string) {
+// bound has passed since it last did. It reports whether the voter had not said so yet.
+func (h *Holder) Expired(ref id.NodeRef, voter string) (news bool) {
 	if h.expired[ref] == nil {
 		h.expired[ref] = map[string]bool{}
 	}
+	news = !h.expired[ref][voter]
 	h.expired[ref][voter] = true
+	return news
 }
 
 // Verdict says whether a group may be held, and if not, why.
@@ -210,9 +234,17 @@ func (h *Holder) Release(group string, upto id.Epoch) {
 		return
 	}
 	h.released[group] = upto
-	for g, r := range h.rights { // an address may have moved: claims on group stand in other records too
-		if owes := h.owes(r); len(owes) != len(h.owing[g]) {
-			h.owe(g, owes)
+	again := func(r Right) {
+		if owes := h.owes(r); len(owes) != len(h.owing[r.Group]) {
+			h.owe(r.Group, owes)
+		}
+	}
+	if r, ok := h.rights[group]; ok {
+		again(r)
+	}
+	for g := range h.claimed { // an address may have moved: claims on group stand in other records too
+		if r := h.rights[g]; g != group && slices.ContainsFunc(r.Waits, func(w Wait) bool { return w.Group == group }) {
+			again(r)
 		}
 	}
 }
@@ -263,13 +295,12 @@ func (h *Holder) owe(group string, owes []Owed) {
 	h.setOwed(claims)
 }
 
-// Due lists groups this node must let go of: it may have held them, and by record
-// it does not own them any more at that epoch.
-func (h *Holder) Due() []id.Claim {
-	var out []id.Claim
-	for _, g := range slices.Sorted(maps.Keys(h.rights)) {
+// Due lists claims on group that this node must let go of: it may have held them, and
+// by record it does not own the group any more at that epoch.
+func (h *Holder) Due(group string) (out []id.Claim) {
+	for _, g := range slices.Sorted(maps.Keys(h.claimed)) {
 		for _, w := range h.rights[g].Waits {
-			if w.Node == h.ref && w.Epoch > h.released[w.Group] {
+			if w.Group == group && w.Node == h.ref && w.Epoch > h.released[group] {
 				out = append(out, w.Claim)
 			}
 		}
@@ -281,11 +312,8 @@ func (h *Holder) Due() []id.Claim {
 // whom to send REVOKE about.
 func (h *Holder) Unsatisfied() []Wait {
 	var out []Wait
-	for _, g := range slices.Sorted(maps.Keys(h.rights)) {
+	for _, g := range slices.Sorted(maps.Keys(h.waiting)) {
 		r := h.rights[g]
-		if r.Owner != h.ref {
-			continue
-		}
 		for _, w := range r.Waits {
 			if !h.satisfied(r, w) {
 				out = append(out, w)

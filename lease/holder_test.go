@@ -1,6 +1,7 @@
 package lease_test
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -284,16 +285,19 @@ func TestDueAndOwed(t *testing.T) {
 	h.Adopt(lease.Right{Group: "db", Epoch: 3, Owner: next, Waits: []lease.Wait{{Claim: claim("web", me, 7)}}}) // an address moved there
 	h.Adopt(lease.Right{Group: "web", Epoch: 8, Owner: next, Waits: []lease.Wait{{Claim: claim("web", me, 7)}, {Claim: claim("web", ref("n1", 9), 6)}}})
 	old := claim("web", me, 7)
-	if diff := cmp.Diff([]id.Claim{old, old}, h.Due()); diff != "" {
+	if diff := cmp.Diff([]id.Claim{old, old}, h.Due("web")); diff != "" {
 		t.Errorf("due: %s", diff)
+	}
+	if due := h.Due("db"); due != nil {
+		t.Errorf("due of another group: %v", due)
 	}
 	if got := h.Owed(); got != nil {
 		t.Errorf("a token is owed before anything was let go of: %v", got)
 	}
 	h.Release("web", 7)
 	h.Release("web", 5) // never goes back
-	if h.ReleasedUpTo("web") != 7 || h.Due() != nil {
-		t.Errorf("released up to %d, still due %v", h.ReleasedUpTo("web"), h.Due())
+	if h.ReleasedUpTo("web") != 7 || h.Due("web") != nil {
+		t.Errorf("released up to %d, still due %v", h.ReleasedUpTo("web"), h.Due("web"))
 	}
 	if diff := cmp.Diff([]lease.Owed{{Claim: old, To: next}, {Claim: old, To: next}}, h.Owed()); diff != "" {
 		t.Errorf("owed: %s", diff)
@@ -319,5 +323,35 @@ func TestUnsatisfied(t *testing.T) {
 	h.Token(wa.Claim)
 	if diff := cmp.Diff([]lease.Wait{wb}, h.Unsatisfied()); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// A token names the groups of ours that wait for it, whatever came first; a voter's
+// EXPIRED is news once.
+func TestWhatIsNews(t *testing.T) {
+	me, old := ref("n2", 1), ref("n1", 1)
+	h := lease.NewHolder(me, time.Second, clock.Instant{})
+	if got := h.Token(claim("early", old, 3)); got != nil {
+		t.Errorf("before its record: %v", got)
+	}
+	h.Adopt(lease.Right{Group: "web", Epoch: 8, Owner: me, Waits: []lease.Wait{{Claim: claim("web", old, 7)}}})
+	h.Adopt(lease.Right{Group: "mail", Epoch: 2, Owner: me, Waits: []lease.Wait{{Claim: claim("web", old, 7)}}}) // an address moved there
+	h.Adopt(lease.Right{Group: "db", Epoch: 4, Owner: old, Waits: []lease.Wait{{Claim: claim("web", old, 7)}}})
+	got := h.Token(claim("web", old, 7))
+	slices.Sort(got)
+	if !slices.Equal(got, []string{"mail", "web"}) {
+		t.Errorf("for %v", got)
+	}
+	if got := h.Token(claim("web", old, 6)); got != nil {
+		t.Errorf("an older claim: %v", got)
+	}
+	h.Adopt(lease.Right{Group: "web", Epoch: 9, Owner: me}) // settled
+	if got := h.Token(claim("web", old, 7)); !slices.Equal(got, []string{"mail"}) {
+		t.Errorf("after one record was settled: %v", got)
+	}
+	for i, want := range []bool{true, true, false, false} {
+		if got := h.Expired(old, []string{"a", "b", "a", "b"}[i]); got != want {
+			t.Errorf("EXPIRED %d is news: %v", i, got)
+		}
 	}
 }

@@ -294,11 +294,9 @@ func (s *sim) eval(a *simAgent, g int) {
 		s.letGo(a, g, max(open.epoch, rec.Epoch)-1)
 		return
 	}
-	for _, c := range a.holder.Due() {
-		if c.Group == groupName(g) {
-			s.letGo(a, g, c.Epoch)
-			return
-		}
+	if due := a.holder.Due(groupName(g)); len(due) > 0 {
+		s.letGo(a, g, due[0].Epoch)
+		return
 	}
 	if v.OK && !open.on {
 		s.open(a, g)
