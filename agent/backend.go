@@ -32,7 +32,7 @@ func (a *Agent) noQuorum() *api.Error {
 	var missing []string
 	voters := a.voters()
 	for _, v := range voters {
-		if at := a.ears.last(v); v != a.cfg.Name && (at.IsZero() || now.Elapsed(at) >= a.timing().Deadtime) {
+		if a.isSilent(v, now) {
 			missing = append(missing, v)
 		}
 	}
@@ -201,6 +201,7 @@ func event(e fsm.Event) api.Event {
 	return api.Event{
 		Index: e.Index, Time: e.Time, Node: api.Known(e.Node), Group: api.Known(e.Group), Epoch: api.Known(uint64(e.Epoch)),
 		Kind: e.Kind, Cause: api.Known(e.Cause), Text: e.Text, MS: e.MS,
+		Output: api.Known(e.Output),
 	}
 }
 

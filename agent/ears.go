@@ -186,6 +186,16 @@ func (e *ears) last(name string) clock.Instant {
 	return clock.Later(h.at, answered)
 }
 
+// isSilent: another node that gave no sign of life for deadtime, or never did. This
+// node is none.
+func (a *Agent) isSilent(node string, now clock.Instant) bool {
+	if node == a.cfg.Name {
+		return false
+	}
+	at := a.ears.last(node)
+	return at.IsZero() || now.Elapsed(at) >= a.timing().Deadtime
+}
+
 func (e *ears) all() map[string]heard {
 	out := map[string]heard{}
 	if t := e.table.Load(); t != nil {

@@ -289,10 +289,7 @@ func (a *Agent) tell(ctx context.Context, word peer.Fitness, told map[string]uin
 			}
 		}
 	})
-	maps.DeleteFunc(owe, func(v string, _ uint64) bool {
-		at := a.ears.last(v)
-		return at.IsZero() || now.Elapsed(at) >= a.timing().Deadtime
-	})
+	maps.DeleteFunc(owe, func(v string, _ uint64) bool { return a.isSilent(v, now) })
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	for v, inc := range owe {
@@ -330,8 +327,7 @@ func (a *Agent) preflight(ctx context.Context, groups []spec.Group) asked {
 	var wg sync.WaitGroup
 	for _, name := range st.NodeNames() {
 		n := st.Nodes[name]
-		at := a.ears.last(name)
-		if !n.Registered() || n.Role != spec.RoleNode || name != a.cfg.Name && (at.IsZero() || now.Elapsed(at) >= a.timing().Deadtime) {
+		if !n.Registered() || n.Role != spec.RoleNode || a.isSilent(name, now) {
 			continue
 		}
 		wg.Go(func() {

@@ -94,7 +94,7 @@ func (w *worker) runHook(ctx context.Context, h hook) {
 	a.problems.set("hook-failed", fmt.Sprintf("%s of %s: %s", h.name, w.name, op.Err))
 	ev := fsm.Event{
 		Time: a.host.Clock.Wall(), Node: a.cfg.Name, Group: w.name, Epoch: h.env.Epoch, Kind: "hook-failed", MS: &ms,
-		Text: fmt.Sprintf("%s of %s failed on %s: %s", h.name, w.name, a.cfg.Name, op.Err),
+		Text: fmt.Sprintf("%s of %s failed on %s: %s", h.name, w.name, a.cfg.Name, op.Err), Output: op.End(fsm.MaxOutput),
 	}
 	a.goLoop(func(ctx context.Context) {
 		// Once or not at all: it is in the log of the node as well.

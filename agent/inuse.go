@@ -34,7 +34,7 @@ func (d direct) unused(ctx context.Context, groups []spec.Group) error {
 	var wg sync.WaitGroup
 	found := map[string]string{} // sentence by address
 	for _, node := range nodes {
-		if at := a.ears.last(node); node != a.cfg.Name && (at.IsZero() || now.Elapsed(at) >= a.timing().Deadtime) {
+		if a.isSilent(node, now) {
 			continue
 		}
 		wg.Go(func() {

@@ -8,12 +8,19 @@ import (
 	"hanode/api"
 	"hanode/failover"
 	"hanode/fsm"
-	"hanode/resource"
 )
 
 // Status reports groups and problems; the local node's own problems are added to
 // what the leader says.
 func (a *Agent) Status(ctx context.Context, group string) (*api.Status, error) {
+	s, err := a.status(ctx, group)
+	if s != nil && group != "" {
+		a.addReports(ctx, s, group)
+	}
+	return s, err
+}
+
+func (a *Agent) status(ctx context.Context, group string) (*api.Status, error) {
 	remote := false
 	s, err := ask(ctx, a, readPatience, func() (*api.Status, error) { return a.statusHere(group) },
 		func(c *api.Client) (*api.Status, error) { remote = true; return c.Status(ctx, group) })
@@ -122,11 +129,7 @@ func (a *Agent) fillResources(s *api.Status) {
 			if j < 0 {
 				continue
 			}
-			state := map[resource.State]api.GroupState{
-				resource.Stopped: api.GroupStopped, resource.Starting: api.GroupStarting, resource.Running: api.GroupRunning,
-				resource.Stopping: api.GroupStopping, resource.Failed: api.GroupFailed,
-			}[r.State]
-			g.Resources[j].State = &state
+			g.Resources[j].State = groupStateOf(r.State)
 		}
 		now := a.host.Clock.Now()
 		if l := a.lease.Load(); l != nil && !l.Leased(now) {

@@ -326,7 +326,8 @@ func (w *worker) restarted(rec fsm.Record, r spec.Resource, times int, why error
 		"resource", r.Type+" "+r.Name, "times", times, "of", r.Restarts, "err", why)
 	ev := fsm.Event{
 		Time: a.host.Clock.Wall(), Node: a.cfg.Name, Group: w.name, Epoch: rec.Epoch, Kind: "restarted",
-		Text: fmt.Sprintf("%s %q of %s failed on %s and is started again there (%d of %d): %v", r.Type, r.Name, w.name, a.cfg.Name, times, r.Restarts, why),
+		Text:   fmt.Sprintf("%s %q of %s failed on %s and is started again there (%d of %d): %v", r.Type, r.Name, w.name, a.cfg.Name, times, r.Restarts, why),
+		Output: w.evidence(),
 	}
 	w.hook(hookProblem, rec, ev.Text)
 	a.goLoop(func(ctx context.Context) { w.tell(ctx, rec.Epoch, ev) })
@@ -341,6 +342,15 @@ func (w *worker) tell(ctx context.Context, running id.Epoch, ev fsm.Event) {
 		}
 		sleepCtx(ctx, 100*time.Millisecond)
 	}
+}
+
+// evidence is the end of what failed last printed, for the history.
+func (w *worker) evidence() string {
+	op := w.res.LastFailure()
+	if o := w.warm.res.LastFailure(); o.At.After(op.At) {
+		op = o
+	}
+	return op.End(fsm.MaxOutput)
 }
 
 // failed unwinds a group that could not start, or broke, and says why, so that it
@@ -363,7 +373,7 @@ func (w *worker) failed(rec fsm.Record, err error) {
 	w.hook(hookProblem, rec, fmt.Sprintf("%s failed on %s: %v", w.name, a.cfg.Name, err))
 	a.log.Error("the group cannot run here", "group", w.name, "epoch", rec.Epoch, "err", err)
 	cmd := fsm.Command{At: a.host.Clock.Wall(), Failed: &fsm.Failed{
-		Group: w.name, Node: rec.Owner, Epoch: rec.Epoch, Why: err.Error(), Ran: ran,
+		Group: w.name, Node: rec.Owner, Epoch: rec.Epoch, Why: err.Error(), Ran: ran, Output: w.evidence(),
 	}}
 	// The reason must be in the log before the leader has the token, or it gives the
 	// group to this very node again. This goroutine is the only one that could open
@@ -477,7 +487,7 @@ func (w *worker) stuck(running id.Epoch, err error) {
 		a.log.Error("the group does not let go; it is not released", "group", w.name, "epoch", running, "err", err)
 		ev := fsm.Event{
 			Time: a.host.Clock.Wall(), Node: a.cfg.Name, Group: w.name, Epoch: running, Kind: kindStuck,
-			Text: fmt.Sprintf("%s does not stop on %s: %v", w.name, a.cfg.Name, err),
+			Text: fmt.Sprintf("%s does not stop on %s: %v", w.name, a.cfg.Name, err), Output: w.evidence(),
 		}
 		w.mu.Lock()
 		rec := w.rec

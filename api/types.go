@@ -73,6 +73,35 @@ type GroupStatus struct {
 	Since     *time.Time           `json:"since"` // in this state
 	Resources List[ResourceStatus] `json:"resources"`
 	Failures  List[GroupFailure]   `json:"failures"` // one for each node on which it failed
+	// Nodes is what the nodes say themselves that have, or had, something to do with
+	// the group. nil = it was not asked for: it is where one group is.
+	Nodes *List[NodeReport] `json:"nodes"`
+}
+
+// NodeReport is what one node says of a group, or why it says nothing.
+type NodeReport struct {
+	Node      string               `json:"node"`
+	Error     *string              `json:"error"` // why nothing is known; nil = it answered
+	Resources List[ResourceReport] `json:"resources"`
+}
+
+// ResourceReport is a resource, or a check, as its node sees it.
+type ResourceReport struct {
+	Type       string                `json:"type"`
+	Name       string                `json:"name"`
+	State      *GroupState           `json:"state"`
+	Error      *string               `json:"error"` // what is wrong with it; nil = nothing
+	Operations List[OperationReport] `json:"operations"`
+}
+
+// OperationReport is the newest run of one operation, the newest of all first.
+type OperationReport struct {
+	Name    string    `json:"name"` // start, stop, monitor, kill, check
+	At      time.Time `json:"at"`   // when it began
+	MS      float64   `json:"ms"`   // how long it took, or has taken so far
+	Running bool      `json:"running"`
+	Error   *string   `json:"error"`  // nil = it succeeded, or runs
+	Output  string    `json:"output"` // the end of what it printed, at most 64 KiB
 }
 
 // GroupFailure is how a group failed on a node. It ends with a clear, an apply, or a
@@ -223,6 +252,8 @@ type Event struct {
 	Cause *string   `json:"cause"`
 	Text  string    `json:"text"`
 	MS    *float64  `json:"ms"` // how long it took
+	// Output is the end of what a program printed that failed, at most 2 KiB.
+	Output *string `json:"output"`
 }
 
 // Why explains a group's place.

@@ -118,6 +118,8 @@ type Failed struct {
 	// Ran is for how long all of it had run there before, by the node's own clock. A
 	// failure after spec.MaxRetry is a first one again.
 	Ran time.Duration `json:"ran"`
+	// Output is the end of what the operation printed that failed; see MaxOutput.
+	Output string `json:"output,omitempty"`
 }
 
 // Clear forgets failures: those of Group (or, if "", of every group) on Node (or, if

@@ -42,7 +42,8 @@ func (s *State) count(g *Group, c Failed, at time.Time) {
 	}
 	s.event(Event{
 		Time: at, Node: c.Node.Name, Group: g.Spec.Name, Epoch: c.Epoch, Kind: "failed",
-		Text: fmt.Sprintf("%s failed on %s%s: %s", g.Spec.Name, c.Node.Name, times, c.Why),
+		Text:   fmt.Sprintf("%s failed on %s%s: %s", g.Spec.Name, c.Node.Name, times, c.Why),
+		Output: c.Output,
 	})
 }
 

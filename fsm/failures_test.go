@@ -94,3 +94,16 @@ func TestFailureOfTheFirstSnapshots(t *testing.T) {
 		t.Errorf("an unknown key: %v", err)
 	}
 }
+
+// The history has what the program said that failed.
+func TestFailureHasItsOutput(t *testing.T) {
+	r := running(t)
+	c := failed("web", ref("a", 1), 1, "no", 0)
+	c.Failed.Output = "no such device\n"
+	r.must(c)
+	for _, e := range r.Copy().Events {
+		if (e.Kind == "failed") != (e.Output == c.Failed.Output) {
+			t.Errorf("%+v", e)
+		}
+	}
+}

@@ -218,7 +218,13 @@ type Event struct {
 	Cause string    `json:"cause"`
 	Text  string    `json:"text"`
 	MS    *float64  `json:"ms"`
+	// Output is the end of what a program printed that the event is about. At most
+	// MaxOutput bytes, because all of the history is replicated.
+	Output string `json:"output,omitempty"`
 }
+
+// MaxOutput bounds Output of events and failures, in bytes.
+const MaxOutput = 2 << 10
 
 // same reports whether o is the same event, proposed twice.
 func (e Event) same(o Event) bool {

@@ -78,6 +78,9 @@ type Service interface {
 	Check(ctx context.Context, groups []spec.Group) Fitness
 	// Fit takes asker's word of itself.
 	Fit(asker string, f Fitness)
+	// Report is what this node knows of a group's resources; empty if it has nothing to
+	// do with the group.
+	Report(group string) Report
 }
 
 // ErrNotLeader comes back over the wire as itself.
@@ -126,6 +129,7 @@ func NewServer(svc Service, operator http.Handler, log *slog.Logger) *Server {
 		answer(w, m, err)
 	})
 	fit(mux, svc)
+	report(mux, svc)
 	if operator != nil {
 		mux.Handle("/v1/", operator)
 	}

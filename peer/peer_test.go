@@ -92,6 +92,10 @@ func (a *agent) Check(_ context.Context, groups []spec.Group) Fitness {
 
 func (a *agent) Fit(asker string, f Fitness) { a.told = append(a.told, asker+" "+f.Groups[0].Group) }
 
+func (a *agent) Report(group string) Report {
+	return Report{Resources: []Resource{{Type: "exec", Name: group, Operations: []Operation{{Name: "start", Output: "hello\n"}}}}}
+}
+
 func (a *agent) Rejoin(_ context.Context, asker, request string) (uint64, error) {
 	a.asked(asker)
 	a.requests = append(a.requests, request)
@@ -178,6 +182,10 @@ func TestCalls(t *testing.T) {
 	groups := []spec.Group{{Name: "web", Resources: []spec.Resource{{Type: "ip", Name: "10.0.0.9"}}}}
 	f := must[Fitness](t)(c.Check(ctx, "b", groups))
 	if d := cmp.Diff((&agent{}).Check(ctx, groups), f); d != "" {
+		t.Error(d)
+	}
+	rep := must[Report](t)(c.Report(ctx, "b", "a group/&"))
+	if d := cmp.Diff((&agent{}).Report("a group/&"), rep); d != "" {
 		t.Error(d)
 	}
 	if err := c.Fit(ctx, "b", f); err != nil || !slices.Equal(l.svc.told, []string{"a web"}) {

@@ -39,6 +39,10 @@ type Operation struct {
 	Took   time.Duration
 	Err    string // "" = success
 	Output string // its end, at most 64 KiB
+	// Running: it has not ended. Took and Output are so far, Err is "".
+	Running bool
+
+	live *tail // what it prints while it runs
 }
 
 // Group runs one group's resources. Start, Stop and Watch are called by one
@@ -68,9 +72,29 @@ func (g *Group) Status() []Status {
 	}
 	for i := range out {
 		out[i].Operations = slices.Clone(out[i].Operations)
+		for k := range out[i].Operations {
+			if op := &out[i].Operations[k]; op.Running {
+				op.Took, op.Output = time.Since(op.At), op.live.String()
+			}
+		}
 	}
 	return out
 }
+
+// LastFailure is the newest operation that failed; zero = none did.
+func (g *Group) LastFailure() (newest Operation) {
+	for _, s := range g.Status() {
+		for _, op := range s.Operations {
+			if op.Err != "" && !op.At.Before(newest.At) {
+				newest = op
+			}
+		}
+	}
+	return newest
+}
+
+// End is the end of what it printed, at most limit bytes, cut at a line where there is one.
+func (o Operation) End(limit int) string { return lastLines(o.Output, limit) }
 
 func (g *Group) set(i int, s State, err error) {
 	g.mu.Lock()
@@ -138,6 +162,7 @@ func (g *Group) do(ctx context.Context, i int, name string, limit time.Duration,
 	env := g.env
 	env.Output = out
 	op := Operation{Name: name, At: time.Now()}
+	g.noteOperation(i, Operation{Name: name, At: op.At, Running: true, live: out})
 	err := bounded(ctx, limit, func(ctx context.Context) error { return fn(ctx, g.res[i], env) })
 	g.note(i, op, err, out.String())
 	return err
@@ -149,9 +174,15 @@ func (g *Group) note(i int, op Operation, err error, output string) {
 	if err != nil {
 		op.Err = err.Error()
 	}
+	g.noteOperation(i, op)
+}
+
+// noteOperation makes op the newest. It takes the place of the one before of its name,
+// which stays while op runs.
+func (g *Group) noteOperation(i int, op Operation) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	ops := slices.DeleteFunc(g.status[i].Operations, func(o Operation) bool { return o.Name == op.Name })
+	ops := slices.DeleteFunc(g.status[i].Operations, func(o Operation) bool { return o.Name == op.Name && !op.Running })
 	g.status[i].Operations = slices.Insert(ops, 0, op)
 }
 

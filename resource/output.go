@@ -43,6 +43,19 @@ func (t *tail) String() string {
 	return strings.ToValidUTF8(string(t.b[t.next:])+string(t.b[:t.next]), "\uFFFD")
 }
 
+// lastLines is the end of s, at most limit bytes: whole lines, if it has any that fit.
+func lastLines(s string, limit int) string {
+	s = strings.TrimRight(s, " \t\r\n")
+	if len(s) <= limit {
+		return s
+	}
+	s = s[len(s)-limit:]
+	if i := strings.IndexByte(s, '\n'); i >= 0 {
+		s = s[i+1:]
+	}
+	return strings.ToValidUTF8(s, "")
+}
+
 // lastLine is the last line of s that is not blank.
 func lastLine(s string) string {
 	s = strings.TrimRight(s, " \t\r\n")

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"hanode/api"
 	"hanode/internal/spec"
@@ -89,7 +90,11 @@ func (a *agent) Status(_ context.Context, name string) (*api.Status, error) {
 	st := &api.Status{Cluster: a.name, Leader: api.Known(a.leader()), Quorum: a.quorum()}
 	for _, g := range a.groups {
 		if name == "" || g.Name == name {
-			st.Groups = append(st.Groups, a.groupStatus(g))
+			gs := a.groupStatus(g)
+			if name != "" {
+				gs.Nodes = g.reports(a.now())
+			}
+			st.Groups = append(st.Groups, gs)
 		}
 	}
 	for _, g := range a.groups {
@@ -147,6 +152,27 @@ func (c *Cluster) groupStatus(g *group) api.GroupStatus {
 		gs.Resources = append(gs.Resources, api.ResourceStatus{Type: r.Type, Name: r.Name, State: state})
 	}
 	return gs
+}
+
+// reports is what the owner says of the group: each resource was started by a script
+// that says so.
+func (g *group) reports(now time.Time) *api.List[api.NodeReport] {
+	out := api.List[api.NodeReport]{}
+	for _, n := range slices.Sorted(maps.Keys(g.failed)) {
+		out = append(out, api.NodeReport{Node: n, Error: new(n + " is not heard, so what it ran and printed is not known"), Resources: api.List[api.ResourceReport]{}})
+	}
+	if g.owner == "" {
+		return &out
+	}
+	rep := api.NodeReport{Node: g.owner}
+	for _, r := range g.Resources {
+		rep.Resources = append(rep.Resources, api.ResourceReport{
+			Type: r.Type, Name: r.Name, State: new(api.GroupRunning),
+			Operations: []api.OperationReport{{Name: "start", At: now.Add(-time.Minute), MS: 12, Output: "starting " + r.Name + "\ndone\n"}},
+		})
+	}
+	out = append(out, rep)
+	return &out
 }
 
 func (a *agent) Export(context.Context) ([]spec.Group, error) {

@@ -29,8 +29,13 @@ func (a *app) eventsCommand() *cobra.Command {
 				if a.json {
 					return api.WriteJSON(a.out, e, false)
 				}
-				_, err := fmt.Fprintln(a.out, a.eventText(e))
-				return err
+				if _, err := fmt.Fprintln(a.out, a.eventText(e)); err != nil {
+					return err
+				}
+				if e.Output != nil {
+					a.outputText("        | ", *e.Output)
+				}
+				return nil
 			})
 			if errors.Is(err, context.Canceled) {
 				return nil // that is how following ends

@@ -18,9 +18,14 @@ func (a *app) statusCommand() *cobra.Command {
 		Long: `Show the cluster in one sentence, then each group with its owner and its
 resources, then every problem with what to do about it.
 
+For one GROUP it also shows what each node last did with its resources, and the end of
+what their programs printed. Of each operation the node keeps 64 KiB: --json has
+all of it, in .groups[].nodes.
+
 Without a quorum this shows what this node knows, and exits 3.`,
 		Example: `  hanode status
   hanode status web
+  hanode status web --json | jq -r '.groups[].nodes[].resources[].operations[].output'
   hanode status --json | jq -r '.problems[].text'`,
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: a.completeGroups,
@@ -90,6 +95,9 @@ func (a *app) statusText(st *api.Status, all bool) {
 		if len(order) > 0 {
 			a.printf("hanode status GROUP shows one; hanode status --json lists all.")
 		}
+	}
+	for _, g := range st.Groups {
+		a.reportsText(g)
 	}
 	a.printf("")
 	if len(st.Problems) == 0 {
