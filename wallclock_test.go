@@ -22,6 +22,7 @@ var readsWall = map[string]string{
 
 	"agent/agent.go":   "stamps a command: people read it in events",
 	"agent/backend.go": "stamps a command: people read it in events",
+	"agent/foreign.go": "stamps a command: people read it in events",
 	"agent/hooks.go":   "stamps a command: people read it in events",
 	"agent/joining.go": "stamps a command: people read it in events",
 	"agent/leader.go":  "stamps a command: people read it in events",

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"hanode/internal/linkstate"
@@ -156,6 +157,33 @@ func (x addresses) Device(r spec.Resource) error {
 		return err
 	}
 	return x.a.host.Fits(ad)
+}
+
+// Stray asks the host below, where there is one to ask. What is ours there, or was
+// before its lifetime ended, is none.
+func (x addresses) Stray(r spec.Resource) string {
+	ad, err := vip.Of(r)
+	if err != nil || x.a.host.Strays == nil {
+		return ""
+	}
+	devs, err := x.a.host.Strays(ad.Addr)
+	if err != nil || len(devs) == 0 {
+		return ""
+	}
+	ours, err := x.a.kernel.Ours()
+	if err != nil || slices.ContainsFunc(ours, func(o vip.Address) bool { return o.Addr == ad.Addr }) {
+		return ""
+	}
+	return strings.Join(devs, ", ")
+}
+
+// RemoveStray takes the address off, silenced already by the guard, which knows it.
+func (x addresses) RemoveStray(r spec.Resource) error {
+	ad, err := vip.Of(r)
+	if err != nil || x.a.host.RemoveStrays == nil {
+		return err
+	}
+	return x.a.host.RemoveStrays(ad.Addr)
 }
 
 // Check fails if the address is not on the host although the lease runs. Without a

@@ -93,6 +93,7 @@ type Agent struct {
 	reporting chan struct{}
 	lead      leading
 	fit       fitness
+	foreign   foreign
 	problems  problems
 	tm        atomic.Pointer[spec.Timing] // the cluster's, once founded
 
@@ -229,7 +230,6 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	a.goLoop(a.announceLoop)
 	a.goLoop(a.groupsLoop)
 	a.goLoop(a.lapseLoop)
-	a.goLoop(a.foreignLoop)
 	a.goLoop(a.joinLoop)
 	a.goLoop(a.fitLoop)
 	a.goLoop(a.probeOwn)
@@ -370,6 +370,7 @@ func (a *Agent) bootHost(undo *stopper) error {
 	a.groups.init()
 	a.lead.init()
 	a.fit.init()
+	a.foreign.init()
 	a.machine.Watch(a.onChange)
 	return nil
 }

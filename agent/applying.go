@@ -35,26 +35,36 @@ func (a *Agent) Plan(ctx context.Context, groups []spec.Group) (*api.Plan, error
 // Plan answers a forwarded call. It applies the command to a copy of the state and
 // looks what the planner would do with it: the very code that decides.
 func (d direct) Plan(ctx context.Context, groups []spec.Group) (*api.Plan, error) {
-	p, _, err := d.plan(ctx, groups)
-	return p, err
+	p, err := d.plan(ctx, groups, false)
+	if err != nil {
+		return nil, err
+	}
+	return p.plan, nil
 }
 
-// plan is Plan; unfit says why Apply would refuse, by what the nodes said of
-// themselves.
-func (d direct) plan(ctx context.Context, groups []spec.Group) (p *api.Plan, unfit, err error) {
+// planned is a plan and what it is made of.
+type planned struct {
+	plan   *api.Plan
+	before *fsm.State
+	said   asked
+	place  map[string]string // where each group is to be; a group that is in none has no place
+}
+
+// plan is Plan; adopt: as if nothing were foreign.
+func (d direct) plan(ctx context.Context, groups []spec.Group, adopt bool) (*planned, error) {
 	st := d.machine.Copy()
 	if !st.Founded() {
-		return nil, nil, d.noQuorum()
+		return nil, d.noQuorum()
 	}
 	if err := checkGroups(groups, st); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	said := d.preflight(ctx, groups)
 	in := d.inputs()
 	before := in.State.Clone()
 	after := fsm.Preview(in.State, fsm.Command{SetGroups: &fsm.SetGroups{Groups: groups}})
 	in.State = after
-	in.Lacks = d.fit.lacks(after)
+	in.Lacks = d.fit.lacks(after, adopt)
 	moves := map[string]string{}
 	for _, c := range failover.Plan(in) {
 		if c.Takeover == nil {
@@ -70,7 +80,13 @@ func (d direct) plan(ctx context.Context, groups []spec.Group) (p *api.Plan, unf
 			Group: ch.Group, Action: api.Action(ch.Action), Text: said.say(ch.Text, ch.Group, in.Lacks), Stops: ch.Stops, Moves: ch.Moves,
 		})
 	}
-	return out, said.refuse(groups, before), nil
+	place := moves
+	for _, name := range after.GroupNames() {
+		if g := after.Groups[name]; place[name] == "" && !g.Owner.Zero() && !g.OwnerReleased {
+			place[name] = g.Owner.Name
+		}
+	}
+	return &planned{out, before, said, place}, nil
 }
 
 // atRest waits, at most limit, until every group runs or has nowhere to go.
@@ -120,23 +136,35 @@ func (a *Agent) Apply(ctx context.Context, req api.ApplyRequest) (*api.ApplyResu
 
 // Apply answers a forwarded call.
 func (d direct) Apply(ctx context.Context, req api.ApplyRequest) (*api.ApplyResult, error) {
-	plan, unfit, err := d.plan(ctx, req.Groups)
+	p, err := d.plan(ctx, req.Groups, req.Adopt)
 	if err != nil {
 		return nil, err
 	}
-	if unfit != nil {
-		return nil, unfit
+	if err := p.said.refuse(req.Groups, p.before); err != nil {
+		return nil, err
 	}
-	if !req.NoProbe {
-		if err := d.unused(ctx, req.Groups); err != nil {
+	if !req.Adopt {
+		if err := refuseForeign(p.said.foreign(req.Groups, p.before, true)); err != nil {
 			return nil, err
 		}
 	}
-	if err := d.commit(ctx, fsm.Command{SetGroups: &fsm.SetGroups{Groups: req.Groups}}); err != nil {
+	var adopts adoption
+	if req.Adopt {
+		adopts = adoptionOf(p.said.foreign(req.Groups, p.before, false), p.place, p.before)
+		if err := d.stopForeign(ctx, adopts.stops, req.Groups); err != nil {
+			return nil, err
+		}
+	}
+	if !req.NoProbe {
+		if err := d.unused(ctx, req.Groups, adopts); err != nil {
+			return nil, err
+		}
+	}
+	if err := d.commit(ctx, fsm.Command{SetGroups: &fsm.SetGroups{Groups: req.Groups, Adopt: adopts.takes}}); err != nil {
 		return nil, err
 	}
 	settled := d.atRest(ctx, req.Wait)
-	res := &api.ApplyResult{Changes: plan.Changes}
+	res := &api.ApplyResult{Changes: p.plan.Changes, Adopted: adopts.done}
 	var bad []string
 	in := d.inputs()
 	for _, name := range in.State.GroupNames() {

@@ -105,24 +105,39 @@ func (f *fitness) each(s *fsm.State, fn func(node, group string, found peer.Find
 	}
 }
 
-// lacks says for each node why it cannot run a group; nil = every node can run all.
-func (f *fitness) lacks(s *fsm.State) map[string]map[string]string {
-	var out map[string]map[string]string
+// lacks says for each node why it cannot be given a group; nil = every node can be
+// given all. adopt: what is foreign there is no reason.
+func (f *fitness) lacks(s *fsm.State, adopt bool) map[string]map[string]string {
+	type place struct{ node, group string }
+	missing, there := map[place][]string{}, map[place][]string{}
 	f.each(s, func(node, group string, found peer.Finding) {
-		if found.Kind != peer.Lacks && found.Kind != peer.Nowhere {
-			return
+		p := place{node, group}
+		switch {
+		case found.Kind == peer.Lacks || found.Kind == peer.Nowhere:
+			missing[p] = append(missing[p], found.Text)
+		case found.Kind == peer.Foreign && !adopt:
+			there[p] = append(there[p], found.Text)
 		}
+	})
+	var out map[string]map[string]string
+	add := func(p place, why string) {
 		if out == nil {
 			out = map[string]map[string]string{}
 		}
-		if out[node] == nil {
-			out[node] = map[string]string{}
+		if out[p.node] == nil {
+			out[p.node] = map[string]string{}
 		}
-		if was := out[node][group]; was != "" {
-			found.Text = was + "; " + found.Text
+		if was := out[p.node][p.group]; was != "" {
+			why = was + "; " + why
 		}
-		out[node][group] = found.Text
-	})
+		out[p.node][p.group] = why
+	}
+	for p, list := range missing {
+		add(p, "it lacks something: "+strings.Join(list, "; "))
+	}
+	for p, list := range there {
+		add(p, "the cluster did not start what is there: "+strings.Join(list, ", "))
+	}
 	return out
 }
 
@@ -153,10 +168,24 @@ const judgeLimit = 3 * time.Second
 // judge looks whether this host has what the groups take. fresh: services are asked
 // themselves, too, although that was done a moment ago.
 func (a *Agent) judge(ctx context.Context, groups []spec.Group, fresh bool) peer.Fitness {
+	ctx, cancel := context.WithTimeout(ctx, judgeLimit)
+	defer cancel()
+	there := make([][]resource.Stray, len(groups))
+	var wg sync.WaitGroup
+	for i, g := range groups {
+		wg.Go(func() { there[i] = a.strays(ctx, g, fresh) })
+	}
 	found := a.services.Check(ctx, groups, resource.CheckOptions{Limit: judgeLimit, Fresh: fresh})
+	wg.Wait()
 	f := peer.Fitness{}
-	for _, g := range groups {
+	for i, g := range groups {
 		j := peer.Judgement{Group: g.Name, Digest: formOf(g)}
+		for _, s := range there[i] {
+			j.Findings = append(j.Findings, peer.Finding{Kind: peer.Foreign, Code: "foreign-service", Text: s.String()})
+		}
+		if w := a.groups.get(g.Name); w != nil && w.warm.trouble() != nil {
+			j.Findings = append(j.Findings, peer.Finding{Kind: peer.Note, Code: "warm-failed", Text: fmt.Sprintf("%s: %v", g.Name, w.warm.trouble())})
+		}
 		for _, l := range found {
 			if l.Group == g.Name {
 				j.Findings = append(j.Findings, peer.Finding{Kind: kindOf(l.Finding), Code: l.Code, Text: l.Text})
@@ -203,7 +232,7 @@ func (a *Agent) fitLoop(ctx context.Context) {
 			due = true
 		case <-tick.C:
 			own.ticks++
-			due = own.doubt || own.ticks%int(fitEvery/fitTick) == 0
+			due = own.doubt || own.ticks%int(fitEvery/fitTick) == 0 || own.strange() && own.ticks%int(foreignSoon/fitTick) == 0
 		}
 	}
 }
@@ -216,6 +245,13 @@ type self struct {
 	known map[string]peer.Judgement // by digest
 	doubt bool                      // something looks worse than before: look again soon
 	ticks int
+}
+
+// strange: something is known to be foreign here.
+func (s *self) strange() bool {
+	return slices.ContainsFunc(s.word.Groups, func(j peer.Judgement) bool {
+		return slices.ContainsFunc(j.Findings, func(f peer.Finding) bool { return f.Kind == peer.Foreign })
+	})
 }
 
 // look reports whether the word changed.
@@ -363,7 +399,7 @@ func (a *Agent) preflight(ctx context.Context, groups []spec.Group) asked {
 func (q asked) refuse(groups []spec.Group, before *fsm.State) error {
 	var bad []string
 	for _, g := range groups {
-		if old := before.Groups[g.Name]; old != nil && !old.Deleted && formOf(old.Spec) == formOf(g) {
+		if unchanged(before, g) {
 			continue
 		}
 		fit, nowhere := false, false

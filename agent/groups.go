@@ -45,6 +45,9 @@ type worker struct {
 	opened  clock.Instant // when its first address was last announced; zero = not since the start
 	ready   clock.Instant // when all of it ran; zero = not since the start
 	broken  error         // a resource failed for good; the loop gives the group up
+	adopted uint64        // the newest permission to adopt that was used
+
+	blockedAt id.Epoch // at which it did not start because it is blocked, and that was told; only the loop touches it
 
 	checked uint64 // revision of the spec whose checks are made; only the loop touches it
 	unwatch func() // ends the monitors and waits for them; only the loop touches it
@@ -56,6 +59,7 @@ func (g *groups) record(a *Agent, r fsm.Record) {
 	if w == nil {
 		w = &worker{a: a, name: r.Group, wake: make(chan struct{}, 1), hooks: make(chan hook, maxHooks), res: a.services.NewGroup()}
 		w.warm = &warm{w: w, res: a.services.NewGroup(), wake: make(chan struct{}, 1)}
+		w.res.Admit, w.warm.res.Admit = w.admit, w.admit
 		g.m[r.Group] = w
 		a.goLoop(w.warm.run)
 		a.goLoop(w.run)

@@ -21,9 +21,9 @@ const inUseTime = 4 * time.Second
 // unused refuses addresses that no group had yet and another host has already, as RFC
 // 5227 wants it. Every node that may own groups asks on its own devices, because the
 // leader may have none there.
-func (d direct) unused(ctx context.Context, groups []spec.Group) error {
+func (d direct) unused(ctx context.Context, groups []spec.Group, adopts adoption) error {
 	a := d.Agent
-	fresh, nodes := newAddresses(a.machine.Copy(), groups)
+	fresh, nodes := newAddresses(a.machine.Copy(), groups, adopts)
 	if len(fresh) == 0 {
 		return nil
 	}
@@ -65,8 +65,9 @@ func (d direct) unused(ctx context.Context, groups []spec.Group) error {
 }
 
 // newAddresses lists the ip resources whose address no group has, or has had until
-// somebody lets go of it, and the nodes that may own groups.
-func newAddresses(s *fsm.State, groups []spec.Group) (fresh []spec.Resource, nodes []string) {
+// somebody lets go of it, and the nodes that may own groups. One that is adopted is
+// where it is to be.
+func newAddresses(s *fsm.State, groups []spec.Group, adopts adoption) (fresh []spec.Resource, nodes []string) {
 	known := map[string]bool{}
 	for _, g := range s.Groups {
 		for _, w := range g.Waits {
@@ -82,7 +83,7 @@ func newAddresses(s *fsm.State, groups []spec.Group) (fresh []spec.Resource, nod
 	}
 	for _, g := range groups {
 		for _, r := range g.Resources {
-			if r.Type == "ip" && !known[r.Address()] {
+			if r.Type == "ip" && !known[r.Address()] && !adopts.takesAddress(g.Name, r) {
 				fresh = append(fresh, r)
 			}
 		}

@@ -175,7 +175,7 @@ func (a *Agent) inputs() failover.Inputs {
 		in.Tokens[c] = true
 	}
 	a.hold.Unlock()
-	in.Lacks = a.fit.lacks(in.State)
+	in.Lacks = a.fit.lacks(in.State, false)
 	return in
 }
 

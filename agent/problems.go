@@ -63,7 +63,7 @@ var catalogue = map[string]struct{ severity, fix string }{
 	"group-calm":           {"warning", "it goes on by itself; to have it tried somewhere at once, `hanode move` it, or `hanode clear` it after a repair"},
 	"hook-failed":          {"warning", "correct the command of the group, or what it needs; nothing waits for it"},
 	"warm-failed":          {"error", "repair what the text says on that node; it is tried again every ten seconds"},
-	"foreign-service":      {"warning", "stop it, and keep it from starting at boot or by hand; it runs beside the group's owner, or will"},
+	"foreign-service":      {"warning", "stop it there and keep it from starting at boot or by hand, or have it taken over: `hanode apply --adopt FILE`; until then the group does not start on that node"},
 	"group-blocked":        {"error", "an earlier owner may still run it; make sure that its host is off, or was since, then `hanode confirm-off NODE`"},
 	"group-unowned":        {"error", "no node may own it now; `hanode why GROUP` says why for each"},
 	"group-muted":          {"error", "its owner has no lease, so its addresses answer nobody; see members for the missing voters"},
@@ -197,6 +197,8 @@ func (a *Agent) unfit(s *fsm.State) []api.StatusProblem {
 		switch f.Kind {
 		case peer.Lacks, peer.Nowhere:
 			out = append(out, show("node-unfit", fmt.Sprintf("%s cannot run %s: %s", node, group, f.Text), nil))
+		case peer.Foreign:
+			out = append(out, show(f.Code, fmt.Sprintf("%s: the cluster did not start %s of %s, and it is there", node, f.Text, group), nil))
 		case peer.Note:
 			out = append(out, show(f.Code, fmt.Sprintf("%s: %s", node, f.Text), nil))
 		case peer.Unsure:

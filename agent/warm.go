@@ -26,6 +26,7 @@ type warm struct {
 	ran []spec.Resource // what runs, or may; nil = nothing
 	up  bool            // all of it runs
 	err error           // why it does not
+	bad error           // why it did not when it was tried last; nil = it did, or is not wanted
 }
 
 // warmAgain is how long a concurrent resource that failed is left alone.
@@ -51,7 +52,9 @@ func (x *warm) run(ctx context.Context) {
 				tried = time.Time{}
 				continue
 			}
-		case ran == nil && len(want) > 0 && time.Since(tried) > warmAgain:
+		case ran == nil && len(want) == 0:
+			x.tell(nil)
+		case ran == nil && time.Since(tried) > warmAgain:
 			tried = time.Now()
 			if x.start(ctx, want) {
 				broken, end = x.watch(ctx)
@@ -102,6 +105,7 @@ func (x *warm) start(ctx context.Context, want []spec.Resource) bool {
 	x.ran, x.up, x.err = want, false, nil
 	x.mu.Unlock()
 	env := resource.Env{Group: x.w.name, Node: a.cfg.Name, Reason: "concurrent"}
+	_, env.Adopt = x.w.mayAdopt()
 	if err := x.res.Start(ctx, want, env); err != nil {
 		x.failed(err)
 		x.stop()
@@ -110,7 +114,7 @@ func (x *warm) start(ctx context.Context, want []spec.Resource) bool {
 	x.mu.Lock()
 	x.up = true
 	x.mu.Unlock()
-	a.problems.clear("warm-failed")
+	x.tell(nil)
 	a.log.Info("runs beside its owner", "group", x.w.name)
 	signal(x.w.wake)
 	return true
@@ -137,8 +141,26 @@ func (x *warm) failed(err error) {
 	x.mu.Lock()
 	x.up, x.err = false, err
 	x.mu.Unlock()
-	x.w.a.problems.set("warm-failed", fmt.Sprintf("%s: %v", x.w.name, err))
+	x.tell(err)
 	x.w.a.log.Error("a concurrent resource does not run here", "group", x.w.name, "err", err)
+}
+
+// tell makes err known with what this node says of itself; nil = all is well.
+func (x *warm) tell(err error) {
+	x.mu.Lock()
+	news := (x.bad == nil) != (err == nil) || err != nil && err.Error() != x.bad.Error()
+	x.bad = err
+	x.mu.Unlock()
+	if news {
+		signal(x.w.a.fit.wake)
+	}
+}
+
+// trouble is why it does not run beside its owner, or nil.
+func (x *warm) trouble() error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.bad
 }
 
 // stop reports whether nothing runs any more; if not, it is tried again.

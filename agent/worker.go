@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"hanode/failover"
@@ -136,6 +137,7 @@ func (a *Agent) majorityAnswers(now clock.Instant) bool {
 func (w *worker) chase() bool {
 	a := w.a
 	now := a.host.Clock.Now()
+	w.noteBlocked()
 	a.hold.Lock()
 	var waits []lease.Wait
 	ours := false
@@ -150,6 +152,40 @@ func (w *worker) chase() bool {
 	a.hold.Unlock()
 	a.revoke(waits, "")
 	return ours
+}
+
+// noteBlocked tells, once for each epoch, that the group is ours and does not start
+// because of somebody who may still run it: the history, and the group's on_problem.
+func (w *worker) noteBlocked() {
+	a := w.a
+	w.mu.Lock()
+	rec := w.rec
+	w.mu.Unlock()
+	// Mostly nothing waits, or only for a lease to expire: cheap to see, in each turn of
+	// each group.
+	stuck := slices.ContainsFunc(rec.Waits, func(x fsm.Wait) bool {
+		return !x.Live && !x.Off && (rec.Exclusive || x.Bound >= spec.Unbounded)
+	})
+	if self, ok := a.ref(); !stuck || w.blockedAt == rec.Epoch || !ok || rec.Owner != self {
+		return
+	}
+	var texts []string
+	a.machine.View(func(s *fsm.State) {
+		if g := s.Groups[w.name]; g != nil && g.Epoch == rec.Epoch && !g.Deleted {
+			for _, p := range blocked(g) {
+				texts = append(texts, p.Text)
+			}
+		}
+	})
+	if len(texts) == 0 {
+		return
+	}
+	w.blockedAt = rec.Epoch
+	ev := fsm.Event{
+		Time: a.host.Clock.Wall(), Node: a.cfg.Name, Group: w.name, Epoch: rec.Epoch, Kind: "blocked", Text: strings.Join(texts, "; "),
+	}
+	w.hook(hookProblem, rec, ev.Text)
+	a.goLoop(func(ctx context.Context) { w.tell(ctx, 0, ev) })
 }
 
 // specOf is the spec that the record is about; false while this node's log lags.
@@ -179,12 +215,15 @@ func (w *worker) start(ctx context.Context) {
 	w.mu.Unlock()
 	w.setChecks(g, rec.Revision)
 	begin := a.host.Clock.Now()
+	permission, adopt := w.mayAdopt()
 	startCtx, cancel := context.WithCancel(ctx)
 	done := make(chan error, 1)
 	go func() {
 		err := w.warm.await(startCtx, g.Warm())
 		if err == nil {
-			err = w.res.Start(startCtx, g.Moving(), w.env(rec, g))
+			env := w.env(rec, g)
+			env.Adopt = adopt
+			err = w.res.Start(startCtx, g.Moving(), env)
 		}
 		done <- err
 	}()
@@ -212,6 +251,7 @@ wait:
 	}
 	w.mu.Lock()
 	w.started, w.since, w.ready = true, a.host.Clock.Wall(), a.host.Clock.Now()
+	w.adopted = max(w.adopted, permission)
 	w.mu.Unlock()
 	took := a.host.Clock.Now().Elapsed(begin)
 	a.log.Info("took over", "group", w.name, "epoch", rec.Epoch, "cause", rec.Cause, "ms", float64(took.Microseconds())/1000)

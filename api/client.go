@@ -20,6 +20,8 @@ const (
 	answerTime = 10 * time.Second // a Client's patience
 	// leaveTime bounds Leave, which hands over and then leaves.
 	leaveTime = 2 * time.Minute
+	// adoptTime bounds what an Apply with Adopt stops before it begins.
+	adoptTime = 2 * time.Minute
 	// maxAnswer is the longest answer the client reads, and the longest event.
 	maxAnswer = 64 << 20
 )
@@ -87,7 +89,12 @@ func (c *Client) Plan(ctx context.Context, groups []spec.Group) (*Plan, error) {
 
 // Apply makes req.Groups the whole wanted set.
 func (c *Client) Apply(ctx context.Context, req ApplyRequest) (*ApplyResult, error) {
-	return call[ApplyResult](ctx, c, "apply", nil, applyBody{Groups: wire(req.Groups), WaitMS: MS(req.Wait), NoProbe: req.NoProbe}, req.Wait)
+	b := applyBody{Groups: wire(req.Groups), WaitMS: MS(req.Wait), NoProbe: req.NoProbe, Adopt: req.Adopt}
+	wait := req.Wait
+	if req.Adopt {
+		wait += adoptTime
+	}
+	return call[ApplyResult](ctx, c, "apply", nil, b, wait)
 }
 
 // Export returns the wanted set.

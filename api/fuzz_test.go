@@ -32,7 +32,7 @@ func FuzzDecode(f *testing.F) {
 			again(t, planBody{Groups: wire(req.Groups)}, req, decodePlanBytes)
 		}
 		if req, err := decodeApply(bytes.NewReader(body)); err == nil {
-			again(t, applyBody{Groups: wire(req.Groups), WaitMS: MS(req.Wait), NoProbe: req.NoProbe}, req, decodeApplyBytes)
+			again(t, applyBody{Groups: wire(req.Groups), WaitMS: MS(req.Wait), NoProbe: req.NoProbe, Adopt: req.Adopt}, req, decodeApplyBytes)
 		}
 		if req, err := decodeMove(bytes.NewReader(body)); err == nil {
 			sent := moveBody{Group: req.Group, To: Known(req.To), Unpin: req.Unpin, WaitMS: MS(req.Wait)}

@@ -17,6 +17,7 @@ type (
 		Groups  *List[Group] `json:"groups"`
 		WaitMS  float64      `json:"wait_ms"`
 		NoProbe bool         `json:"no_probe,omitempty"`
+		Adopt   bool         `json:"adopt,omitempty"`
 	}
 	moveBody struct {
 		Group  string  `json:"group"`
@@ -77,7 +78,7 @@ func applyRequest(b applyBody) (req ApplyRequest, err error) {
 	if req.Groups, err = Specs(*b.Groups); err != nil {
 		return req, err
 	}
-	req.NoProbe = b.NoProbe
+	req.NoProbe, req.Adopt = b.NoProbe, b.Adopt
 	req.Wait, err = duration("wait_ms", b.WaitMS)
 	return req, err
 }

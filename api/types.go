@@ -173,12 +173,25 @@ type ApplyRequest struct {
 	Wait   time.Duration // for the groups to run; 0 = do not wait
 	// NoProbe: do not look first whether another host uses a new address already.
 	NoProbe bool
+	// Adopt: what runs of the groups already although the cluster did not start it is
+	// taken over where its group is to run, and stopped elsewhere. Without it such an
+	// apply is refused.
+	Adopt bool
 }
 
 // ApplyResult is what was done, and how the groups are now.
 type ApplyResult struct {
 	Changes List[Change]      `json:"changes"`
 	Groups  List[GroupStatus] `json:"groups"`
+	Adopted List[Adoption]    `json:"adopted"`
+}
+
+// Adoption is what became of something that ran already on a node.
+type Adoption struct {
+	Group   string       `json:"group"`
+	Node    string       `json:"node"`
+	What    List[string] `json:"what"`    // such as: systemd "apache2"
+	Stopped bool         `json:"stopped"` // the group is to run elsewhere; false = taken over
 }
 
 // MoveRequest asks for a switchover.

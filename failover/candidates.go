@@ -134,7 +134,7 @@ func ineligible(in Inputs, n *fsm.Node, g *fsm.Group) string {
 	case g != nil && linkDown(h, g.Spec) != "":
 		return "its " + linkDown(h, g.Spec)
 	case g != nil && in.Lacks[n.Name][g.Spec.Name] != "":
-		return "it lacks something: " + in.Lacks[n.Name][g.Spec.Name]
+		return in.Lacks[n.Name][g.Spec.Name]
 	}
 	return ""
 }

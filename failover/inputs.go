@@ -41,7 +41,7 @@ type Inputs struct {
 	// Formed: all members were alive at once since this process started, or
 	// initdead has passed. Until then a group waits for its most preferred node.
 	Formed bool
-	// Lacks says for each node and group what that node has not got that the group
-	// takes. It keeps a group from going there, never moves one away.
+	// Lacks says for each node and group why that node cannot be given it: what it has
+	// not got that the group takes, or what is there already. It keeps a group from going there, never moves one away.
 	Lacks map[string]map[string]string
 }

@@ -349,6 +349,9 @@ func (s *State) setGroups(c *SetGroups, at time.Time) Result {
 	}
 	for _, name := range slices.Sorted(maps.Keys(want)) {
 		w, g := want[name], s.Groups[name]
+		if g != nil {
+			g.Adopt = Adoption{}
+		}
 		switch {
 		case g == nil:
 			g = &Group{Spec: w, Cause: "new", Since: at, Voters: s.Voters}
@@ -383,6 +386,18 @@ func (s *State) setGroups(c *SetGroups, at time.Time) Result {
 		}
 		res.Touched = append(res.Touched, name)
 	}
+	for _, a := range c.Adopt {
+		g, n := s.Groups[a.Group], s.Nodes[a.Node.Name]
+		if g == nil || g.Deleted || !n.Registered() || n.Ref() != a.Node {
+			continue
+		}
+		// Also a spec that is as it was has a new revision: an owner that is told of it does
+		// not start before it knows that it may.
+		s.Revision, g.Revision, g.Adopt = revision, revision, Adoption{a.Node, revision}
+		res.Touched = append(res.Touched, a.Group)
+	}
+	slices.Sort(res.Touched)
+	res.Touched = slices.Compact(res.Touched)
 	return res
 }
 

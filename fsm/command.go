@@ -132,6 +132,15 @@ type Clear struct {
 // SetGroups makes Groups the whole wanted set.
 type SetGroups struct {
 	Groups []spec.Group `json:"groups"`
+	// Adopt says where what is foreign of a group may be taken over.
+	Adopt []Adopt `json:"adopt,omitempty"`
+}
+
+// Adopt lets one registration start Group although something of it is on its host that
+// the cluster did not bring there.
+type Adopt struct {
+	Group string     `json:"group"`
+	Node  id.NodeRef `json:"node"`
 }
 
 // Standby takes a node out of, or back into, the choice of owners.

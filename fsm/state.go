@@ -147,9 +147,19 @@ type Group struct {
 	Since   time.Time `json:"since"`   // when that was decided, proposer's wall clock
 	Started bool      `json:"started"` // the owner reported that it runs everything
 	Pinned  bool      `json:"pinned"`  // by `move`; failback suspended
+	// Adopt is the newest permission to take over what is foreign of the group.
+	Adopt Adoption `json:"adopt,omitzero"`
 	// Failed: node -> how it could not run the group. An entry with Count 0 was
 	// cleared.
 	Failed map[string]Failure `json:"failed"`
+}
+
+// Adoption lets Node, one registration, start the group once although something of it
+// is on its host already. Revision is the group's of the entry that said so, and names
+// the permission: it is used once. Zero = nobody may.
+type Adoption struct {
+	Node     id.NodeRef `json:"node"`
+	Revision uint64     `json:"revision"`
 }
 
 // Failure is what became of a group's newest failure on one node. For how long the

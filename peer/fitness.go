@@ -40,6 +40,9 @@ const (
 	Nowhere Kind = "nowhere" // no node can: it is configured wrongly
 	Note    Kind = "note"    // it can, and an operator should know
 	Unsure  Kind = "unsure"  // it could not be told now
+	// Foreign: Text names something of the group that is there although the cluster did
+	// not bring it.
+	Foreign Kind = "foreign"
 )
 
 // fit adds the two calls about fitness.
@@ -60,6 +63,28 @@ func fit(mux *http.ServeMux, svc Service) {
 		}
 		answer(w, true, err)
 	})
+}
+
+// adopt adds the call that stops what is foreign.
+func adopt(mux *http.ServeMux, svc Service) {
+	mux.HandleFunc("POST /peer/stop-foreign", func(w http.ResponseWriter, r *http.Request) {
+		var groups []spec.Group
+		err := read(w, r, &groups)
+		if err == nil {
+			err = svc.StopForeign(r.Context(), groups)
+		}
+		answer(w, true, err)
+	})
+}
+
+// StopForeign has node stop what is foreign of the groups there. nil = verified.
+func (c *Client) StopForeign(ctx context.Context, node string, groups []spec.Group) error {
+	b, err := json.Marshal(groups)
+	if err != nil {
+		return err
+	}
+	var done bool
+	return c.call(ctx, node, http.MethodPost, "/peer/stop-foreign", b, &done)
 }
 
 // read decodes a request's body, and refuses what follows it.

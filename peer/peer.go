@@ -78,6 +78,9 @@ type Service interface {
 	Check(ctx context.Context, groups []spec.Group) Fitness
 	// Fit takes asker's word of itself.
 	Fit(asker string, f Fitness)
+	// StopForeign stops what runs of the groups here although the cluster did not start
+	// it, and verifies that; an operator wants it adopted elsewhere.
+	StopForeign(ctx context.Context, groups []spec.Group) error
 	// Report is what this node knows of a group's resources; empty if it has nothing to
 	// do with the group.
 	Report(group string) Report
@@ -130,6 +133,7 @@ func NewServer(svc Service, operator http.Handler, log *slog.Logger) *Server {
 	})
 	fit(mux, svc)
 	report(mux, svc)
+	adopt(mux, svc)
 	if operator != nil {
 		mux.Handle("/v1/", operator)
 	}

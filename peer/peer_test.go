@@ -92,6 +92,10 @@ func (a *agent) Check(_ context.Context, groups []spec.Group) Fitness {
 
 func (a *agent) Fit(asker string, f Fitness) { a.told = append(a.told, asker+" "+f.Groups[0].Group) }
 
+func (a *agent) StopForeign(_ context.Context, groups []spec.Group) error {
+	return fmt.Errorf("%s does not stop", groups[0].Name)
+}
+
 func (a *agent) Report(group string) Report {
 	return Report{Resources: []Resource{{Type: "exec", Name: group, Operations: []Operation{{Name: "start", Output: "hello\n"}}}}}
 }
@@ -183,6 +187,9 @@ func TestCalls(t *testing.T) {
 	f := must[Fitness](t)(c.Check(ctx, "b", groups))
 	if d := cmp.Diff((&agent{}).Check(ctx, groups), f); d != "" {
 		t.Error(d)
+	}
+	if err := c.StopForeign(ctx, "b", groups); err == nil || !strings.Contains(err.Error(), groups[0].Name+" does not stop") {
+		t.Error(err)
 	}
 	rep := must[Report](t)(c.Report(ctx, "b", "a group/&"))
 	if d := cmp.Diff((&agent{}).Report("a group/&"), rep); d != "" {

@@ -60,7 +60,7 @@ func (d agentDriver) Check(ctx context.Context, r spec.Resource) []Finding {
 func (d agentDriver) Timeouts(r spec.Resource) Timeouts { return d.dialect.Timeouts(r) }
 
 func (d agentDriver) Start(ctx context.Context, r spec.Resource, env Env) error {
-	if d.asksFirst() && d.ask(ctx, r, env, 0) == nil {
+	if (d.asksFirst() || env.Adopt) && d.ask(ctx, r, env, 0) == nil {
 		return nil
 	}
 	c, err := d.call(ctx, r, env, opStart, 0)

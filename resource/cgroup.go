@@ -78,16 +78,21 @@ func ownCgroup(mountinfo, cgroup string) (string, error) {
 }
 
 // close removes what is empty.
-func (c cgroups) close() {
-	if c.base == "" {
+func (c cgroups) close() { sweep(c.base) }
+
+// sweep removes the empty groups below base, and base if it is empty then: those that
+// this agent made, or that an earlier one left which was killed. One in use stays. Any
+// other folder than such a base is left alone.
+func sweep(base string) {
+	if !strings.HasPrefix(filepath.Base(base), "hanode-") {
 		return
 	}
-	dirs, err := filepath.Glob(filepath.Join(c.base, "*"))
+	dirs, err := filepath.Glob(filepath.Join(base, "*"))
 	if err != nil {
 		return
 	}
-	for _, d := range append(dirs, c.base) {
-		_ = os.Remove(d) // one in use stays; the next agent finds it again
+	for _, d := range append(dirs, base) {
+		_ = os.Remove(d)
 	}
 }
 
@@ -140,6 +145,18 @@ func (c cgroups) left(key string) []int {
 // earlier agent made for it. A zombie is none. blank: there are others of which it
 // cannot be told.
 func (c cgroups) look(key string, dirs ...string) (pids []int, blank bool) {
+	pids = c.in(key, dirs...)
+	if _, err := os.Stat(c.dir(key)); err != nil {
+		var marked []int
+		marked, blank = c.marked(key)
+		pids = append(pids, marked...)
+	}
+	slices.Sort(pids)
+	return slices.Compact(pids), blank
+}
+
+// in lists the processes in the control groups of a resource.
+func (c cgroups) in(key string, dirs ...string) (pids []int) {
 	for _, dir := range append(dirs, c.dir(key)) {
 		if dir == "" {
 			continue
@@ -156,13 +173,7 @@ func (c cgroups) look(key string, dirs ...string) (pids []int, blank bool) {
 			return nil
 		})
 	}
-	if _, err := os.Stat(c.dir(key)); err != nil {
-		var marked []int
-		marked, blank = c.marked(key)
-		pids = append(pids, marked...)
-	}
-	slices.Sort(pids)
-	return slices.Compact(pids), blank
+	return pids
 }
 
 // marked finds processes by their environment.

@@ -46,6 +46,8 @@ type Env struct {
 	// Exclusive: the group must never run twice. A stop then counts only if Monitor
 	// says ErrStopped; otherwise "does not say that it runs" is enough.
 	Exclusive bool
+	// Adopt: what runs although nobody started it is taken for started.
+	Adopt bool
 	// Output takes what the operation prints. nil = nobody wants it. It is written
 	// by one goroutine at a time and keeps the end only.
 	Output io.Writer
@@ -158,6 +160,10 @@ type Addresses interface {
 	Check(ctx context.Context, r spec.Resource) error
 	// Device says why this host has no device for the address, or nil.
 	Device(r spec.Resource) error
+	// Stray names the devices that have the address although we did not put it there;
+	// "" = none. RemoveStray takes it off them.
+	Stray(r spec.Resource) string
+	RemoveStray(r spec.Resource) error
 }
 
 // ipDriver has nothing to kill that Stop would not: a failed Down means that the

@@ -57,6 +57,9 @@ type execDriver struct{ scripted }
 const ocfNotRunning = 7
 
 func (d execDriver) Start(ctx context.Context, r spec.Resource, env Env) error {
+	if env.Adopt && len(r.Monitor) > 0 && d.Monitor(ctx, r, env) == nil {
+		return nil
+	}
 	return d.run(ctx, r, call{op: "start", argv: r.Start, daemon: true}, env)
 }
 

@@ -52,6 +52,9 @@ type Group struct {
 	// Restarted is told of each restart by Watch: what failed, why, and how often
 	// that was within its span. nil = nobody wants to know. Set it before Watch.
 	Restarted func(r spec.Resource, times int, why error)
+	// Admit is asked before anything of a Start is begun; its error refuses the start, and
+	// is of this host. nil = everything is admitted. Set it before the first Start.
+	Admit func(ctx context.Context, res []spec.Resource, env Env) error
 
 	mu        sync.Mutex
 	status    []Status
@@ -115,6 +118,11 @@ func (g *Group) Start(ctx context.Context, res []spec.Resource, env Env) error {
 		g.status = append(g.status, Status{Type: r.Type, Name: r.Name, State: Stopped})
 	}
 	g.mu.Unlock()
+	if g.Admit != nil {
+		if err := g.Admit(ctx, res, env); err != nil {
+			return &Failure{NotHere, err}
+		}
+	}
 	for i := 0; i < len(res); {
 		n := together(res[i:])
 		g.res = append(g.res, res[i:i+n]...) // from here on Stop covers them

@@ -66,14 +66,6 @@ func (j *Journal) note(group string, r spec.Resource, cgroup string) error {
 	return j.save()
 }
 
-// has reports whether r of a group may be running because an agent started it.
-func (j *Journal) has(group string, r spec.Resource) bool {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	_, ok := j.m[key(group, r)]
-	return ok
-}
-
 func (j *Journal) drop(group string, r spec.Resource) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()

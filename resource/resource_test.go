@@ -42,7 +42,7 @@ func newHost(t *testing.T) *host {
 
 // boot is an agent that starts with what the one before left.
 func (h *host) boot() {
-	h.services = must[*Services](h.t)(Open(nil, h.path("running.json")))
+	h.services = must[*Services](h.t)(Open(&kernel{map[string]bool{}}, h.path("running.json")))
 	h.t.Cleanup(h.services.Close)
 	h.drivers = h.services.drivers
 }
@@ -522,6 +522,10 @@ func (k *kernel) Check(_ context.Context, r spec.Resource) error {
 }
 
 func (k *kernel) Device(spec.Resource) error { return nil }
+
+func (k *kernel) Stray(spec.Resource) string { return "" }
+
+func (k *kernel) RemoveStray(spec.Resource) error { return nil }
 
 func TestAddresses(t *testing.T) {
 	k := &kernel{up: map[string]bool{}}

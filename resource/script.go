@@ -139,11 +139,16 @@ func (s *scripts) start(r spec.Resource, c call, env Env, out io.Writer) (*progr
 		// start its service after the next agent's clean-up. The kernel ties this to the
 		// thread that forks, so the thread stays until the operation has ended.
 		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
+		if !plainThread() { // a thread that was changed ends with this goroutine
+			defer runtime.UnlockOSThread()
+		}
 		cmd, err = spawn(c, s.environment(k, c, env), pw, group)
 		_ = pw.Close()
 		if group != nil {
 			_ = group.Close()
+		}
+		if err == nil {
+			plainMemory(cmd.Process.Pid, func() []int { return s.groups.in(k) })
 		}
 		begun <- err
 		if err == nil {

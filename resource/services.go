@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -99,7 +100,11 @@ const killLimit = 10 * time.Second
 func (s *Services) CleanUp(ctx context.Context, node string) (stopped []string, err error) {
 	var mu sync.Mutex
 	var wg sync.WaitGroup
+	bases := map[string]bool{s.scripts.groups.base: true}
 	for _, left := range s.journal.byGroup() {
+		for _, e := range left {
+			bases[filepath.Dir(e.Cgroup)] = true
+		}
 		wg.Go(func() {
 			for _, e := range left {
 				stopErr := s.cleanUp(ctx, e, node)
@@ -114,6 +119,9 @@ func (s *Services) CleanUp(ctx context.Context, node string) (stopped []string, 
 		})
 	}
 	wg.Wait()
+	for base := range bases {
+		sweep(base)
+	}
 	return stopped, err
 }
 

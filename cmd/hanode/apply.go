@@ -16,7 +16,7 @@ import (
 )
 
 func (a *app) applyCommand() *cobra.Command {
-	var sure, noProbe bool
+	var sure, noProbe, adopt bool
 	var wait time.Duration
 	cmd := &cobra.Command{
 		Use:     "apply FILE",
@@ -31,10 +31,15 @@ changes nothing and exits 1, unless --yes is given.
 Addresses that no group has yet are asked for on the network first, for a second:
 if another host answers for one, nothing is changed and its MAC address is named.
 --no-probe leaves that out, for networks in which something answers for
-everything.`,
+everything.
+
+If something of a new or changed group runs on a node already that the cluster did
+not start (a unit, a script, an address put on by hand), nothing is changed either.
+--adopt takes it over as it runs where its group is to run, and stops it elsewhere.`,
 		Example: `  hanode plan web.hcl           # first see what would happen
   hanode apply web.hcl
-  hanode apply web.hcl --yes --wait 2m`,
+  hanode apply web.hcl --yes --wait 2m
+  hanode apply web.hcl --adopt  # apache2 was started by hand`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: completeFiles("hcl"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -49,17 +54,25 @@ everything.`,
 					return err
 				}
 			}
-			res, err := c.Apply(cmd.Context(), api.ApplyRequest{Groups: groups, Wait: wait, NoProbe: noProbe})
+			res, err := c.Apply(cmd.Context(), api.ApplyRequest{Groups: groups, Wait: wait, NoProbe: noProbe, Adopt: adopt})
 			return report(a, res, err, a.applyText)
 		},
 	}
 	cmd.Flags().BoolVarP(&sure, "yes", "y", false, "do not ask, even if something stops or moves")
 	cmd.Flags().BoolVar(&noProbe, "no-probe", false, "do not look whether another host uses a new address")
+	cmd.Flags().BoolVar(&adopt, "adopt", false, "take over what runs already, and stop it where it is not to run")
 	return a.withJSON(withWait(cmd, &wait))
 }
 
 func (a *app) applyText(r *api.ApplyResult) {
 	a.changesText(a.out, r.Changes)
+	for _, x := range r.Adopted {
+		how := "taken over"
+		if x.Stopped {
+			how = "stopped"
+		}
+		a.printf("%s: %s on %s: %s", x.Group, how, x.Node, strings.Join(x.What, ", "))
+	}
 	if len(r.Groups) == 0 {
 		return
 	}
