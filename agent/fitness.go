@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"hanode/fsm"
@@ -25,6 +26,10 @@ import (
 // not answer is judged by its last word.
 type fitness struct {
 	wake chan struct{} // one slot: the groups changed
+	// asked is in how many ticks this node says again what it says of itself, because
+	// somebody asked it: what he was told may be over, and was never said to others. 0 = it
+	// need not.
+	asked atomic.Int32
 
 	mu      sync.Mutex
 	of      map[string]map[string]opinion // node -> digest of a group -> what it said
@@ -106,7 +111,7 @@ func (f *fitness) each(s *fsm.State, fn func(node, group string, found peer.Find
 }
 
 // lacks says for each node why it cannot be given a group; nil = every node can be
-// given all. adopt: what is foreign there is no reason.
+// given all. adopt: what is foreign there is no reason, as if that had been permitted.
 func (f *fitness) lacks(s *fsm.State, adopt bool) map[string]map[string]string {
 	type place struct{ node, group string }
 	missing, there := map[place][]string{}, map[place][]string{}
@@ -115,7 +120,7 @@ func (f *fitness) lacks(s *fsm.State, adopt bool) map[string]map[string]string {
 		switch {
 		case found.Kind == peer.Lacks || found.Kind == peer.Nowhere:
 			missing[p] = append(missing[p], found.Text)
-		case found.Kind == peer.Foreign && !adopt:
+		case found.Kind == peer.Foreign && !adopt && s.Groups[group].Adopt.Node != s.Nodes[node].Ref():
 			there[p] = append(there[p], found.Text)
 		}
 	})
@@ -143,6 +148,7 @@ func (f *fitness) lacks(s *fsm.State, adopt bool) map[string]map[string]string {
 
 // Check answers another node, or this one's own apply.
 func (s service) Check(ctx context.Context, groups []spec.Group) peer.Fitness {
+	defer s.a.fit.asked.Store(2) // not before he has noted the answer
 	return s.a.judge(ctx, groups, true)
 }
 
@@ -220,7 +226,11 @@ func (a *Agent) fitLoop(ctx context.Context) {
 	var own self
 	told := map[string]uint64{} // voter -> which of its registrations knows the present word
 	for due := true; ; {
-		if due && own.look(ctx, a) {
+		again := a.fit.asked.Load() == 1
+		if again {
+			a.fit.asked.Store(0)
+		}
+		if due && own.look(ctx, a) || again {
 			clear(told)
 			signal(a.lead.wake)
 		}
@@ -232,7 +242,10 @@ func (a *Agent) fitLoop(ctx context.Context) {
 			due = true
 		case <-tick.C:
 			own.ticks++
-			due = own.doubt || own.ticks%int(fitEvery/fitTick) == 0 || own.strange() && own.ticks%int(foreignSoon/fitTick) == 0
+			if n := a.fit.asked.Load(); n > 1 {
+				a.fit.asked.CompareAndSwap(n, n-1)
+			}
+			due = a.fit.asked.Load() == 1 || own.doubt || own.ticks%int(fitEvery/fitTick) == 0 || own.strange() && own.ticks%int(foreignSoon/fitTick) == 0
 		}
 	}
 }
@@ -357,7 +370,7 @@ const askLimit = judgeLimit + 500*time.Millisecond
 func (a *Agent) preflight(ctx context.Context, groups []spec.Group) asked {
 	ctx, cancel := context.WithTimeout(ctx, askLimit)
 	defer cancel()
-	st, now := a.machine.Copy(), a.host.Clock.Now()
+	st, now, wanted := a.machine.Copy(), a.host.Clock.Now(), a.wantedDigests()
 	out := asked{said: map[string]peer.Fitness{}}
 	var mu sync.Mutex
 	var wg sync.WaitGroup
@@ -382,14 +395,11 @@ func (a *Agent) preflight(ctx context.Context, groups []spec.Group) asked {
 				return
 			}
 			out.said[name] = f
+			a.fit.note(name, f, wanted) // at once: what it says of itself later is newer
 		})
 	}
 	wg.Wait()
 	slices.Sort(out.silent)
-	wanted := a.wantedDigests()
-	for name, f := range out.said {
-		a.fit.note(name, f, wanted)
-	}
 	return out
 }
 

@@ -34,7 +34,7 @@ type strays struct {
 const (
 	// foreignEvery is how often programs are run to find out: a monitor of each script of
 	// each group. What can be told without is asked with each look at this host.
-	foreignEvery = 5 * time.Minute
+	foreignEvery = time.Minute
 	// foreignSoon is how often, while something is known to be foreign.
 	foreignSoon = 2 * time.Second
 )

@@ -259,6 +259,9 @@ func (s *State) holding(c *Holding) Result {
 	changed := len(g.Waits) > 0 || g.Started != c.Started
 	g.Waits = nil
 	g.Started = c.Started
+	if c.Started {
+		g.Adopt = Adoption{} // used, or not needed
+	}
 	s.report(c.Events)
 	if !changed {
 		return Result{}

@@ -107,3 +107,33 @@ func TestFailureHasItsOutput(t *testing.T) {
 		}
 	}
 }
+
+// A permission to adopt is one registration's, and over once the group runs.
+func TestAdopt(t *testing.T) {
+	r := running(t)
+	before := r.group("web").Revision
+	set := fsm.Command{SetGroups: &fsm.SetGroups{Groups: r.Copy().Specs(), Adopt: []fsm.Adopt{
+		{Group: "web", Node: ref("b", 1)}, {Group: "none", Node: ref("b", 1)},
+	}}}
+	if res := r.must(set); len(res.Touched) != 1 {
+		t.Errorf("touched %v", res.Touched)
+	}
+	g := r.group("web")
+	if g.Adopt.Node != ref("b", 1) || g.Adopt.Revision != g.Revision || g.Revision <= before || !g.Started {
+		t.Errorf("a group that is as it was: %+v", g)
+	}
+	r.must(assign("web", 2, ref("b", 1)))
+	r.must(fsm.Command{Holding: &fsm.Holding{Group: "web", Node: ref("b", 1), Epoch: 2}})
+	if r.group("web").Adopt.Node.Zero() {
+		t.Error("it has not started yet")
+	}
+	r.must(fsm.Command{Holding: &fsm.Holding{Group: "web", Node: ref("b", 1), Epoch: 2, Started: true}})
+	if g := r.group("web"); !g.Adopt.Node.Zero() {
+		t.Errorf("it runs: %+v", g.Adopt)
+	}
+	set.SetGroups.Adopt[0].Node.Inc = 7
+	r.must(set)
+	if g := r.group("web"); !g.Adopt.Node.Zero() {
+		t.Errorf("a registration that is none: %+v", g.Adopt)
+	}
+}

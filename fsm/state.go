@@ -147,7 +147,7 @@ type Group struct {
 	Since   time.Time `json:"since"`   // when that was decided, proposer's wall clock
 	Started bool      `json:"started"` // the owner reported that it runs everything
 	Pinned  bool      `json:"pinned"`  // by `move`; failback suspended
-	// Adopt is the newest permission to take over what is foreign of the group.
+	// Adopt is the permission to take over what is foreign of the group, until it runs.
 	Adopt Adoption `json:"adopt,omitzero"`
 	// Failed: node -> how it could not run the group. An entry with Count 0 was
 	// cleared.

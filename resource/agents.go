@@ -111,7 +111,7 @@ func (d agentDriver) Stop(ctx context.Context, r spec.Resource, env Env) error {
 }
 
 func (d agentDriver) Kill(ctx context.Context, r spec.Resource, env Env) error {
-	return d.kill(ctx, r, env, func() error { return d.ask(ctx, r, env, 0) })
+	return d.kill(ctx, r, env, limits(d, r).Monitor, func(ctx context.Context) error { return d.ask(ctx, r, env, 0) })
 }
 
 func (d agentDriver) Monitor(ctx context.Context, r spec.Resource, env Env) error {

@@ -33,12 +33,15 @@ func verify(r spec.Resource, env Env, monitor error) error {
 
 // kill ends all processes of r, then asks monitor, a few times: what was killed a
 // moment ago can be seen for a moment more.
-func (s scripted) kill(ctx context.Context, r spec.Resource, env Env, monitor func() error) error {
+//
+// limit bounds each answer, as of any monitor: one that hangs has not the whole time of
+// the stop.
+func (s scripted) kill(ctx context.Context, r spec.Resource, env Env, limit time.Duration, monitor func(context.Context) error) error {
 	if err := s.endLeftovers(ctx, r, env); err != nil {
 		return err
 	}
 	for end := time.Now().Add(settle); ; sleep(ctx, 50*time.Millisecond) {
-		err := verify(r, env, monitor())
+		err := verify(r, env, bounded(ctx, limit, monitor))
 		if err == nil || ctx.Err() != nil || time.Now().After(end) {
 			return err
 		}
@@ -71,7 +74,7 @@ func (d execDriver) Stop(ctx context.Context, r spec.Resource, env Env) error {
 }
 
 func (d execDriver) Kill(ctx context.Context, r spec.Resource, env Env) error {
-	return d.kill(ctx, r, env, func() error {
+	return d.kill(ctx, r, env, limits(d, r).Monitor, func(ctx context.Context) error {
 		if len(r.Monitor) == 0 {
 			return ErrStopped // none of its processes is left, and there is nobody else to ask
 		}

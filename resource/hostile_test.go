@@ -276,3 +276,20 @@ func TestTail(t *testing.T) {
 		}
 	}
 }
+
+// TestMonitorThatHangsEndsNoStop: what verifies a stop has a monitor's time, not that of
+// the stop.
+func TestMonitorThatHangsEndsNoStop(t *testing.T) {
+	h := newHost(t)
+	r := spec.Resource{
+		Type: "exec", Name: "thinker", Start: sh("true"), Stop: sh("true"), Monitor: sh("exec sleep 1000"),
+		StopTimeout: time.Hour, MonitorTimeout: 200 * time.Millisecond,
+	}
+	g := h.services.NewGroup()
+	if err := g.Start(t.Context(), []spec.Resource{r}, env); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Stop(t.Context()); err != nil { // within the hour that a test may take, or not
+		t.Error(err)
+	}
+}
