@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"hanode/internal/linkstate"
@@ -159,31 +161,58 @@ func (x addresses) Device(r spec.Resource) error {
 	return x.a.host.Fits(ad)
 }
 
-// Stray asks the host below, where there is one to ask. What is ours there, or was
-// before its lifetime ended, is none.
-func (x addresses) Stray(r spec.Resource) string {
-	ad, err := vip.Of(r)
-	if err != nil || x.a.host.Strays == nil {
-		return ""
+// present is what Host.Present said lately.
+type present struct {
+	mu   sync.Mutex
+	at   time.Time
+	what map[netip.Addr][]string
+}
+
+// presentFor is how long that is believed: all groups ask at once, each for its own.
+const presentFor = 100 * time.Millisecond
+
+// Strays asks the host below, where there is one to ask. What is ours there is none.
+func (x addresses) Strays(rs []spec.Resource) map[string]string {
+	if x.a.host.Present == nil {
+		return nil
 	}
-	devs, err := x.a.host.Strays(ad.Addr)
-	if err != nil || len(devs) == 0 {
-		return ""
+	p := &x.a.present
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if time.Since(p.at) >= presentFor {
+		// Ours before and after: one may come or go meanwhile.
+		before, err := x.a.kernel.Ours()
+		what, presentErr := x.a.host.Present()
+		after, afterErr := x.a.kernel.Ours()
+		if errors.Join(err, presentErr, afterErr) != nil {
+			return nil
+		}
+		for _, o := range slices.Concat(before, after) {
+			delete(what, o.Addr)
+		}
+		p.at, p.what = time.Now(), what
 	}
-	ours, err := x.a.kernel.Ours()
-	if err != nil || slices.ContainsFunc(ours, func(o vip.Address) bool { return o.Addr == ad.Addr }) {
-		return ""
+	out := map[string]string{}
+	for _, r := range rs {
+		if ad, err := vip.Of(r); err == nil && len(p.what[ad.Addr]) > 0 {
+			out[r.Address()] = strings.Join(p.what[ad.Addr], ", ")
+		}
 	}
-	return strings.Join(devs, ", ")
+	return out
 }
 
 // RemoveStray takes the address off, silenced already by the guard, which knows it.
 func (x addresses) RemoveStray(r spec.Resource) error {
 	ad, err := vip.Of(r)
-	if err != nil || x.a.host.RemoveStrays == nil {
+	if err != nil || x.a.host.RemoveStray == nil {
 		return err
 	}
-	return x.a.host.RemoveStrays(ad.Addr)
+	defer func() {
+		x.a.present.mu.Lock()
+		defer x.a.present.mu.Unlock()
+		x.a.present.at = time.Time{} // look anew
+	}()
+	return x.a.host.RemoveStray(ad.Addr)
 }
 
 // Check fails if the address is not on the host although the lease runs. Without a

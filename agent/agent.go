@@ -94,6 +94,7 @@ type Agent struct {
 	lead      leading
 	fit       fitness
 	foreign   foreign
+	present   present
 	problems  problems
 	tm        atomic.Pointer[spec.Timing] // the cluster's, once founded
 

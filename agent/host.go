@@ -40,10 +40,10 @@ type Host struct {
 	// Fits says why the host has no device for an address, or nil. nil itself = there
 	// is nothing to ask.
 	Fits func(vip.Address) error
-	// Strays names the devices that have an address, whoever put it there, and
-	// RemoveStrays takes it off. nil = there is nothing to ask.
-	Strays       func(netip.Addr) ([]string, error)
-	RemoveStrays func(netip.Addr) error
+	// Present lists the host's addresses with the devices that have each, whoever put them
+	// there, and RemoveStray takes one off. nil = there is nothing to ask.
+	Present     func() (map[netip.Addr][]string, error)
+	RemoveStray func(netip.Addr) error
 	// Realtime has this process run before ordinary ones until ctx ends and says what
 	// came of it. nil = there is no process to speak of.
 	Realtime func(ctx context.Context, told func(realtime.State))
@@ -76,8 +76,8 @@ func RealHost(cfg *config.Node, log *slog.Logger) (*Host, error) {
 			mac, err := vip.Probe(ctx, link, addr)
 			return mac.String(), err
 		},
-		Fits:   vip.Fits,
-		Strays: vip.Strays, RemoveStrays: vip.RemoveStrays,
+		Fits:    vip.Fits,
+		Present: vip.Present, RemoveStray: vip.RemoveStray,
 		Realtime: realtime.Keep,
 		Stores:   func(dir string) (cluster.Stores, error) { return cluster.OpenStores(dir, log) },
 		Exit: func(because error) {

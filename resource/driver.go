@@ -160,9 +160,9 @@ type Addresses interface {
 	Check(ctx context.Context, r spec.Resource) error
 	// Device says why this host has no device for the address, or nil.
 	Device(r spec.Resource) error
-	// Stray names the devices that have the address although we did not put it there;
-	// "" = none. RemoveStray takes it off them.
-	Stray(r spec.Resource) string
+	// Strays names, by address, the devices that have it although we did not put it
+	// there; an address that is on none is left out. RemoveStray takes one off them.
+	Strays(rs []spec.Resource) map[string]string
 	RemoveStray(r spec.Resource) error
 }
 

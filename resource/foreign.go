@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"sync"
 
 	"hanode/internal/spec"
@@ -33,7 +34,14 @@ func Quick(r spec.Resource) bool { return r.Type == "ip" || r.Type == "systemd" 
 func (s *Services) Foreign(ctx context.Context, node, group string, rs []spec.Resource) []Stray {
 	found := make([]*Stray, len(rs))
 	var wg sync.WaitGroup
+	on := s.strayAddresses(rs)
 	for i, r := range rs {
+		if r.Type == "ip" {
+			if where := on[r.Address()]; where != "" {
+				found[i] = &Stray{r, where}
+			}
+			continue
+		}
 		wg.Go(func() { found[i] = s.foreign(ctx, node, group, r) })
 	}
 	wg.Wait()
@@ -46,15 +54,18 @@ func (s *Services) Foreign(ctx context.Context, node, group string, rs []spec.Re
 	return out
 }
 
+func (s *Services) strayAddresses(rs []spec.Resource) map[string]string {
+	ips := slices.DeleteFunc(slices.Clone(rs), func(r spec.Resource) bool { return r.Type != "ip" })
+	ip, ok := s.drivers["ip"].(ipDriver)
+	if len(ips) == 0 || !ok {
+		return nil
+	}
+	return ip.a.Strays(ips)
+}
+
 func (s *Services) foreign(ctx context.Context, node, group string, r spec.Resource) *Stray {
 	d, err := s.drivers.of(r)
 	if err != nil {
-		return nil
-	}
-	if ip, ok := d.(ipDriver); ok {
-		if where := ip.a.Stray(r); where != "" {
-			return &Stray{r, where}
-		}
 		return nil
 	}
 	if r.Type == "exec" && len(r.Monitor) == 0 || s.journal.ours(r) {

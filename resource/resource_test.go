@@ -42,7 +42,7 @@ func newHost(t *testing.T) *host {
 
 // boot is an agent that starts with what the one before left.
 func (h *host) boot() {
-	h.services = must[*Services](h.t)(Open(&kernel{map[string]bool{}}, h.path("running.json")))
+	h.services = must[*Services](h.t)(Open(&kernel{up: map[string]bool{}}, h.path("running.json")))
 	h.t.Cleanup(h.services.Close)
 	h.drivers = h.services.drivers
 }
@@ -523,7 +523,7 @@ func (k *kernel) Check(_ context.Context, r spec.Resource) error {
 
 func (k *kernel) Device(spec.Resource) error { return nil }
 
-func (k *kernel) Stray(spec.Resource) string { return "" }
+func (k *kernel) Strays([]spec.Resource) map[string]string { return nil }
 
 func (k *kernel) RemoveStray(spec.Resource) error { return nil }
 

@@ -12,19 +12,40 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// Strays lists the devices of this host, in the network namespace of this process, that
-// have an address, sorted. It does not know who put it there. The loopback does not
-// count: a real server behind a load balancer has the address there on purpose.
-func Strays(addr netip.Addr) ([]string, error) {
-	found, err := strays(addr)
-	var out []string
-	for _, s := range found {
-		if !slices.Contains(out, s.dev.Name) {
-			out = append(out, s.dev.Name)
+// Present lists the addresses of this host, in the network namespace of this process, with
+// the devices that have each, sorted. It does not know who put them there. The loopback
+// does not count: a real server behind a load balancer has the address there on purpose.
+func Present() (map[netip.Addr][]string, error) {
+	out := map[netip.Addr][]string{}
+	err := eachAddress(func(d net.Interface, p netip.Prefix) {
+		a := p.Addr().WithZone("")
+		if !slices.Contains(out[a], d.Name) {
+			out[a] = append(out[a], d.Name)
+		}
+	})
+	for _, devs := range out {
+		slices.Sort(devs)
+	}
+	return out, err
+}
+
+func eachAddress(fn func(net.Interface, netip.Prefix)) error {
+	all, err := net.Interfaces()
+	if err != nil {
+		return fmt.Errorf("list the devices: %w", err)
+	}
+	for _, d := range all {
+		addrs, err := d.Addrs()
+		if err != nil || d.Flags&net.FlagLoopback != 0 {
+			continue // the device went meanwhile
+		}
+		for _, x := range addrs {
+			if p, err := netip.ParsePrefix(x.String()); err == nil {
+				fn(d, p)
+			}
 		}
 	}
-	slices.Sort(out)
-	return out, err
+	return nil
 }
 
 // stray is an address on a device, with the prefix length that it has there.
@@ -33,30 +54,15 @@ type stray struct {
 	prefix netip.Prefix
 }
 
-func strays(addr netip.Addr) (out []stray, err error) {
-	all, err := net.Interfaces()
-	if err != nil {
-		return nil, fmt.Errorf("list the devices: %w", err)
-	}
-	for _, d := range all {
-		addrs, err := d.Addrs()
-		if err != nil || d.Flags&net.FlagLoopback != 0 {
-			continue // the device went meanwhile
-		}
-		for _, x := range addrs {
-			if p, err := netip.ParsePrefix(x.String()); err == nil && p.Addr().WithZone("") == addr {
-				out = append(out, stray{d, p})
-			}
-		}
-	}
-	return out, nil
-}
-
-// RemoveStrays takes an address off every device that Strays names, whoever put it
+// RemoveStray takes an address off every device that Present names, whoever put it
 // there. Not there is success. The other addresses of the device stay.
-func RemoveStrays(addr netip.Addr) error {
-	found, err := strays(addr)
-	errs := []error{err}
+func RemoveStray(addr netip.Addr) error {
+	var found []stray
+	errs := []error{eachAddress(func(d net.Interface, p netip.Prefix) {
+		if p.Addr().WithZone("") == addr {
+			found = append(found, stray{d, p})
+		}
+	})}
 	for _, s := range found {
 		errs = append(errs, s.remove())
 	}
