@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -41,9 +42,11 @@ type opinion struct {
 	at       time.Time
 }
 
+// digested is a form of a group and its digest.
 type digested struct {
-	revision uint64
-	digest   string
+	resources []spec.Resource
+	checks    []spec.Check
+	digest    string
 }
 
 func (f *fitness) init() {
@@ -84,11 +87,13 @@ func (f *fitness) note(node string, said peer.Fitness, wanted map[string]bool) {
 	maps.DeleteFunc(m, func(digest string, v opinion) bool { return !wanted[digest] && now.Sub(v.at) > keepVerdict })
 }
 
-// digest is that of a group in the state.
+// digest is that of a group in a state. It is remembered by what it is of: a revision
+// would not do, because what is only planned has one that something else gets later. The
+// states share their slices, so that to compare costs nothing.
 func (f *fitness) digest(g *fsm.Group) string {
 	d, ok := f.digests[g.Spec.Name]
-	if !ok || d.revision != g.Revision || g.Revision == 0 {
-		d = digested{g.Revision, formOf(g.Spec)}
+	if !ok || !reflect.DeepEqual(d.resources, g.Spec.Resources) || !reflect.DeepEqual(d.checks, g.Spec.Checks) {
+		d = digested{g.Spec.Resources, g.Spec.Checks, formOf(g.Spec)}
 		f.digests[g.Spec.Name] = d
 	}
 	return d.digest

@@ -173,7 +173,7 @@ func TestPlanAsks(t *testing.T) {
 			t.Fatal(err)
 		}
 		i := slices.IndexFunc(plan.Changes, func(c api.Change) bool { return c.Group == "db" })
-		if i < 0 || !strings.Contains(plan.Changes[i].Text, "not on primary: ip \"10.77.0.101\": this host has no device eth1") || strings.Contains(plan.Changes[i].Text, "starts on primary") {
+		if i < 0 || !strings.Contains(plan.Changes[i].Text, "not on primary: it lacks something: ip \"10.77.0.101\": this host has no device eth1") || strings.Contains(plan.Changes[i].Text, "starts on primary") {
 			t.Errorf("%+v", plan.Changes)
 		}
 		all.Store(true)
@@ -194,4 +194,77 @@ func TestPlanAsks(t *testing.T) {
 			t.Error("db is on the one node that cannot run it")
 		}
 	})
+}
+
+// TestPlannedIsNotApplied: what was judged for a plan says nothing about another form
+// that is applied at the same revision.
+func TestPlannedIsNotApplied(t *testing.T) {
+	var f fitness
+	f.init()
+	group := func(unit string) *fsm.State {
+		s := fsm.New()
+		s.Nodes["a"] = &fsm.Node{Name: "a", Role: spec.RoleNode}
+		s.Groups["web"] = &fsm.Group{Revision: 7, Spec: spec.Group{Name: "web", Resources: []spec.Resource{{Type: "systemd", Name: unit}}}}
+		return s
+	}
+	planned, applied := group("absent"), group("present")
+	f.note("a", word(formOf(planned.Groups["web"].Spec), "no such unit"), map[string]bool{})
+	if f.lacks(planned, false) == nil {
+		t.Error("the plan's lack is not known")
+	}
+	if l := f.lacks(applied, false); l != nil {
+		t.Errorf("what was applied lacks %v", l)
+	}
+}
+
+// TestForeignKeepsAGroupAway: until it is permitted, for that registration.
+func TestForeignKeepsAGroupAway(t *testing.T) {
+	var f fitness
+	f.init()
+	s := fsm.New()
+	s.Nodes["a"] = &fsm.Node{Name: "a", Role: spec.RoleNode, Inc: 3}
+	g := &fsm.Group{Spec: spec.Group{Name: "web"}}
+	s.Groups["web"] = g
+	f.note("a", peer.Fitness{Groups: []peer.Judgement{{Group: "web", Digest: formOf(g.Spec), Findings: []peer.Finding{
+		{Kind: peer.Foreign, Text: "x"}, {Kind: peer.Foreign, Text: "y"}, {Kind: peer.Lacks, Text: "z"},
+	}}}}, map[string]bool{})
+	if got := f.lacks(s, false)["a"]["web"]; got != "it lacks something: z; the cluster did not start what is there: x, y" {
+		t.Error(got)
+	}
+	for what, l := range map[string]map[string]map[string]string{
+		"as if permitted": f.lacks(s, true),
+		"permitted":       func() map[string]map[string]string { g.Adopt.Node = s.Nodes["a"].Ref(); return f.lacks(s, false) }(),
+	} {
+		if got := l["a"]["web"]; got != "it lacks something: z" {
+			t.Errorf("%s: %s", what, got)
+		}
+	}
+	g.Adopt.Node.Inc = 2
+	if got := f.lacks(s, false)["a"]["web"]; !strings.Contains(got, "x, y") {
+		t.Errorf("an older registration was: %s", got)
+	}
+}
+
+// TestAdoptionGoesWhereTheGroupIsToBe: elsewhere it is stopped.
+func TestAdoptionGoesWhereTheGroupIsToBe(t *testing.T) {
+	s := fsm.New()
+	for _, n := range []string{"a", "b"} {
+		s.Nodes[n] = &fsm.Node{Name: n, Role: spec.RoleNode, Inc: 1}
+	}
+	found := []strange{{"a", "web", []string{`ip "10.0.0.1/24" (on eth1)`}}, {"b", "web", []string{"x"}}, {"a", "db", []string{"y"}}}
+	got := adoptionOf(found, map[string]string{"web": "a"}, s)
+	if len(got.takes) != 1 || got.takes[0] != (fsm.Adopt{Group: "web", Node: s.Nodes["a"].Ref()}) {
+		t.Errorf("takes %+v", got.takes)
+	}
+	if !slices.Equal(got.stops["b"], []string{"web"}) || !slices.Equal(got.stops["a"], []string{"db"}) {
+		t.Errorf("stops %v", got.stops)
+	}
+	ip := func(name string) spec.Resource { return spec.Resource{Type: "ip", Name: name} }
+	if !got.takesAddress("web", ip("10.0.0.1/24")) || got.takesAddress("web", ip("10.0.0.2/24")) || got.takesAddress("db", ip("10.0.0.1/24")) {
+		t.Error("which addresses are taken")
+	}
+	s.Nodes["a"].Fenced = true
+	if got := adoptionOf(found[:1], map[string]string{"web": "a"}, s); len(got.takes) != 0 || len(got.stops) != 1 {
+		t.Errorf("a registration that is over: %+v", got)
+	}
 }

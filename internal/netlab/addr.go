@@ -53,3 +53,19 @@ func (h *Host) withRoute(fn func(*netlink.Handle) error) error {
 	}
 	return nil
 }
+
+// AddMacvlan gives the host one more device, on top of another, until its power goes.
+func (h *Host) AddMacvlan(dev, parent string) error {
+	return h.withRoute(func(rt *netlink.Handle) error {
+		link, err := rt.LinkByName(parent)
+		if err != nil {
+			return fmt.Errorf("find %s: %w", parent, err)
+		}
+		at := netlink.NewLinkAttrs()
+		at.Name, at.ParentIndex = dev, link.Attrs().Index
+		if err := rt.LinkAdd(&netlink.Macvlan{LinkAttrs: at, Mode: netlink.MACVLAN_MODE_BRIDGE}); err != nil {
+			return fmt.Errorf("add %s on %s: %w", dev, parent, err)
+		}
+		return setUp(rt, dev)
+	})
+}

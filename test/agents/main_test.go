@@ -83,7 +83,7 @@ func unpack() (string, error) {
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
 		return "", err
 	}
-	list := strings.Join(wanted, " ")
+	list := strings.Join(wanted, " ") + "; all in /usr"
 	if st, err := os.Stat(stamp); err == nil && time.Since(st.ModTime()) < 7*24*time.Hour {
 		if b, err := os.ReadFile(stamp); err == nil && string(b) == list {
 			return root, nil
@@ -110,6 +110,19 @@ func unpack() (string, error) {
 	}
 	for _, deb := range debs {
 		if err := run("dpkg", "-x", deb, root); err != nil {
+			return "", err
+		}
+	}
+	// Debian's packages of this age still have some of their files in /sbin and /lib,
+	// which are /usr/sbin and /usr/lib. They are put there now: an ordinary user may not
+	// write into this machine's folders, not even where an overlay lies over them, but what
+	// he unpacked is his.
+	for _, name := range []string{"sbin", "bin", "lib"} {
+		from, to := filepath.Join(root, name), filepath.Join(root, "usr", name)
+		if !exists(from) {
+			continue
+		}
+		if err := errors.Join(os.MkdirAll(to, 0o755), run("cp", "-a", from+"/.", to), os.RemoveAll(from)); err != nil {
 			return "", err
 		}
 	}
@@ -197,15 +210,6 @@ func lay(root string) error {
 		opts := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", lower, upper, work)
 		if err := unix.Mount("overlay", "/"+dir, "overlay", 0, opts); err != nil {
 			return fmt.Errorf("mount an overlay on /%s: %w", dir, err)
-		}
-	}
-	// Debian's packages of this age still have some of their files in /sbin and /lib,
-	// which are /usr/sbin and /usr/lib.
-	for _, dir := range []string{"sbin", "bin", "lib"} {
-		if from := filepath.Join(root, dir); exists(from) {
-			if err := run("cp", "-a", from+"/.", "/usr/"+dir); err != nil {
-				return err
-			}
 		}
 	}
 	for _, m := range [][2]string{{"tmpfs", "/run"}, {"proc", "/proc"}} {

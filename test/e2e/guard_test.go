@@ -31,6 +31,8 @@ const (
 // not.
 func another() (code int, yes bool) {
 	switch {
+	case os.Getenv(envServe) != "":
+		return serve(os.Getenv(envServe)), true
 	case os.Getenv(envUnguarded) != "":
 		err := becomeUnguarded(os.Args[1:])
 		fmt.Fprintln(os.Stderr, "without a guard:", err)

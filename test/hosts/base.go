@@ -18,7 +18,7 @@ import (
 // the services of the story, and their clients.
 var packages = []string{
 	"systemd", "systemd-sysv", "dbus", "iproute2", "procps",
-	"apache2", "samba", "smbclient",
+	"apache2", "samba", "smbclient", "resource-agents",
 }
 
 // suite is the Debian that is booted.
