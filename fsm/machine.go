@@ -71,12 +71,16 @@ func (m *Machine) Broken() error {
 	return m.broken
 }
 
-// Apply applies the entry at index. Entries arrive in order.
+// Apply applies the entry at index. Entries arrive in order; one that was applied
+// already comes again after Restore and changes nothing.
 func (m *Machine) Apply(index uint64, data []byte) Result {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.broken != nil {
 		return Result{Rejected: m.broken.Error()}
+	}
+	if index <= m.st.Index {
+		return Result{}
 	}
 	cmd, err := Decode(data)
 	if err != nil {
@@ -117,7 +121,10 @@ func (m *Machine) Snapshot() ([]byte, error) {
 	return append([]byte{encodingVersion}, b...), nil
 }
 
-// Restore replaces the state by a snapshot. On error nothing changed.
+// Restore replaces the state by a snapshot, unless that is older: a leader that did
+// not hear that its snapshot arrived sends it again, and raft applies anew what came
+// after it. A voter must not forget meanwhile what it knew, a fence for one. On error
+// nothing changed.
 func (m *Machine) Restore(b []byte) error {
 	st := &State{}
 	if err := decode(b, st); err != nil {
@@ -128,6 +135,9 @@ func (m *Machine) Restore(b []byte) error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if st.Index < m.st.Index {
+		return nil
+	}
 	m.st = st
 	m.notify(Change{State: m.st, All: true})
 	return nil
