@@ -223,7 +223,7 @@ func (h *Holder) majorityExpired(r Right, w Wait) bool {
 			n++
 		}
 	}
-	return !w.Live && len(r.Voters) > 0 && n >= len(r.Voters)/2+1
+	return !w.Live && w.Bound < spec.Unbounded && len(r.Voters) > 0 && n >= len(r.Voters)/2+1
 }
 
 // Release remembers that this node let group go up to and including epoch upto.

@@ -18,6 +18,7 @@ type Lease struct {
 	ref    id.NodeRef
 	length time.Duration // D
 	born   clock.Instant
+	alone  bool // see Alone; set before the first beat
 
 	mu      sync.Mutex
 	version uint64   // of the voters' list
@@ -39,6 +40,15 @@ const sendMemory = 1024
 func newLease(ref id.NodeRef, length time.Duration, now clock.Instant) *Lease {
 	return &Lease{ref: ref, length: length, born: now, acked: map[string]uint64{}, ackAt: map[string]clock.Instant{}}
 }
+
+// Alone makes each beat that is sent a promise to itself: E is D after the newest,
+// whoever acks. It is for a registration without a bound (two_node = "manual"), of
+// which no voter ever says EXPIRED, so that nobody counts on its end; what E is left
+// for is to mute a host whose agent hangs or died. Call it before the first beat.
+func (l *Lease) Alone() { l.alone = true }
+
+// IsAlone reports whether Alone was called.
+func (l *Lease) IsAlone() bool { return l.alone }
 
 // Ref is the registration that holds.
 func (l *Lease) Ref() id.NodeRef { return l.ref }
@@ -72,6 +82,9 @@ func (l *Lease) Beat(now clock.Instant) (seq, version uint64) {
 func (l *Lease) number(now clock.Instant) uint64 {
 	l.seq++
 	l.sent[l.seq%sendMemory] = now
+	if end := now.Add(l.length); l.alone && l.end.Before(end) {
+		l.end = end
+	}
 	return l.seq
 }
 

@@ -35,9 +35,17 @@ type simHost struct {
 	booted bool
 }
 
-func (h *simHost) newHostID() {
+func (s *sim) newHostID(h *simHost) {
 	h.boots++
 	h.hostID = fmt.Sprintf("host%d-boot%d", h.index, h.boots)
+	if !s.manual {
+		return
+	}
+	machine := fmt.Sprintf("machine%d", h.index)
+	if s.bug == bugCloneReboots {
+		machine = h.name
+	}
+	h.hostID += fsm.RebootMark(fmt.Sprintf("boot%d-%d", h.index, h.boots), machine)
 }
 
 // held is a group that the agent opened.
@@ -111,6 +119,9 @@ func (s *sim) register(h *simHost, proc int) {
 	if h.index == 3 && s.bug != bugTierIgnored {
 		bound += simGuardLate * 105 / 95
 	}
+	if s.manual && s.bug != bugAloneBounded {
+		bound = spec.Unbounded
+	}
 	s.n++
 	r := fsm.Register{Node: h.name, From: s.state.Nodes[h.name].Inc, Nonce: fmt.Sprint(s.n), HostID: h.hostID, Bound: bound}
 	if s.bug == bugOneHostID {
@@ -149,6 +160,9 @@ func (s *sim) registered(h *simHost, ref id.NodeRef, timing spec.Timing, now clo
 		s.count["registered from the same host"]++
 	}
 	a := &simAgent{host: h, ref: ref, timing: timing, up: true, holder: lease.NewHolder(ref, timing.LeaseLength(), now)}
+	if s.manual {
+		a.holder.Alone()
+	}
 	if s.p(.5) { // else it learns the list from an answer
 		a.holder.SetVoters(s.state.Voters.Version, s.state.Voters.Names)
 	} else {
@@ -183,7 +197,14 @@ func (s *sim) beatLoop(a *simAgent) {
 
 func (s *sim) beat(a *simAgent) {
 	now := s.hostNow(a.host)
+	had := a.holder.Leased(now)
 	seq, version := a.holder.Beat(now)
+	if s.manual {
+		s.renew(a, a.holder.End().Boot)
+		if a.muted = a.muted && !a.holder.Leased(now); !had {
+			s.evalAll(a)
+		}
+	}
 	a.own.beat(s, seq, now.Boot)
 	m := lease.Beat{Ref: a.ref, Seq: seq, Version: version, Unleased: a.holder.Unleased(now)}
 	if a.holder.Leased(now) {

@@ -32,6 +32,8 @@ const (
 	bugSameID              // R12: an emptied disk votes on under its old id
 	bugExpiredIsEnough     // R4: an exclusive group starts on EXPIRED
 	bugBlindOperator       // R4: the operator confirms without looking
+	bugAloneBounded        // two_node = "manual": a registration that holds alone has a bound
+	bugCloneReboots        // two_node = "manual": a clone passes for a reboot
 )
 
 func (b bug) aboutE() bool { return b == bugReceiveTime || b == bugHalf }

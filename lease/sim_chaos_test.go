@@ -141,7 +141,7 @@ func (s *sim) reboot(h *simHost) {
 // lightsOut is what a power cut does to a host, whose agent is dead already.
 func (s *sim) lightsOut(h *simHost) {
 	h.kernel, h.runs = simKernel{guard: true}, [simGroups]bool{}
-	h.newHostID()
+	s.newHostID(h)
 }
 
 // operate is the human: looks after what is blocked, and says which registrations
@@ -158,19 +158,19 @@ func (s *sim) operate() {
 			continue
 		}
 		for _, w := range x.Stuck() {
-			s.lookAfter(w.Node)
+			s.lookAfter(w.Node, w.HostID)
 		}
 	}
 }
 
 // lookAfter calls one registration off: its host was switched off since, or is now.
-func (s *sim) lookAfter(ref id.NodeRef) {
+func (s *sim) lookAfter(ref id.NodeRef, host string) {
 	hurry := s.calm
 	if !hurry && s.human.Float64() < .5 {
 		return // later
 	}
 	for _, h := range s.hosts {
-		if s.bug == bugBlindOperator || h.hostID != s.ghost.host[ref] {
+		if s.bug == bugBlindOperator || h.hostID != host {
 			continue
 		}
 		if !hurry && s.human.Float64() < .5 || h.agent != nil && h.agent.ref != ref && h.agent.up {

@@ -138,6 +138,12 @@ func (s *sim) checkOpen(a *simAgent, rec record) {
 		switch {
 		case s.ghost.let[w.Node][w.Group] >= w.Epoch:
 		case s.ghost.newest[w.HostID] > w.Node.Inc: // registered anew after a clean start
+		case s.manual && w.Off:
+			s.count["opened by an operator's word"]++
+			s.ghost.gone[w.Node] = true
+			s.checkGone(w.Node)
+		case s.manual:
+			s.fail("I5: %s opens %s@%d although nobody said that %s is off", a.ref, rec.Group, rec.Epoch, w.Claim)
 		case rec.spec.Exclusive && !w.Off:
 			s.fail("R4: %s opens exclusive %s@%d though %s never let go", a.ref, rec.Group, rec.Epoch, w.Claim)
 		default:

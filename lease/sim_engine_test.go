@@ -147,6 +147,7 @@ type sim struct {
 	cutFrom [simHosts][simVoters]bool // answers
 	cutRec  [simHosts]bool            // records
 	suspect bool
+	manual  bool // two_node = "manual": registrations hold alone, and have no bound
 	hot     bool // every fourth schedule: quick restarts of voters, slow applies
 	calm    bool // no more faults: what is held must stay held
 
@@ -357,8 +358,13 @@ func rightOf(r record) lease.Right {
 // newSim wires a cluster with three lease voters and boots every host but the
 // clone.
 func newSim(seed uint64, b bug, trace bool) *sim {
+	return newSimAs(seed, b, trace, b == bugAloneBounded || b == bugCloneReboots)
+}
+
+func newSimAs(seed uint64, b bug, trace, manual bool) *sim {
 	s := &sim{
-		Rand: rand.New(rand.NewPCG(seed, 1)), human: rand.New(rand.NewPCG(seed, 2)), bug: b, trace: trace, loss: .05,
+		manual: manual,
+		Rand:   rand.New(rand.NewPCG(seed, 1)), human: rand.New(rand.NewPCG(seed, 2)), bug: b, trace: trace, loss: .05,
 		hot: seed%4 == 0, count: map[string]int{}, truth: fsm.NewMachine(), ghost: newGhost(),
 	}
 	s.watchTruth()
@@ -370,7 +376,7 @@ func newSim(seed uint64, b bug, trace bool) *sim {
 	}
 	for h := range s.hosts {
 		s.hosts[h] = &simHost{index: h, name: nodeName(h % simNodes), clock: s.newClock()}
-		s.hosts[h].newHostID()
+		s.newHostID(s.hosts[h])
 	}
 	for h := range simNodes {
 		s.boot(s.hosts[h])
@@ -391,7 +397,7 @@ func (s *sim) newClock() simClock {
 }
 
 func (s *sim) found() {
-	f := &fsm.Found{Cluster: "sim", Digest: "d", Timing: simTimings[1], Groups: s.layout(true)}
+	f := &fsm.Found{Cluster: "sim", Digest: "d", Timing: simTimings[1], Groups: s.layout(true), Manual: s.manual}
 	for n := range simNodes {
 		f.Nodes = append(f.Nodes, spec.Node{Name: nodeName(n), Address: "192.0.2.1", Role: spec.RoleNode})
 	}

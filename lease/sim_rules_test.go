@@ -26,6 +26,8 @@ func TestSimRules(t *testing.T) {
 		{"R3 the token before the close", bugTokenFirst, 2},
 		{"R4 EXPIRED starts an exclusive group", bugExpiredIsEnough, 133},
 		{"R4 confirmed without looking", bugBlindOperator, 83},
+		{"two_node: who holds alone has a bound", bugAloneBounded, 1},
+		{"two_node: a clone passes for a reboot", bugCloneReboots, 1},
 		{"R5 no quarantine at the start of a voter", bugNoQuarantine, 32},
 		{"R7 voters' lists that jump", bugVotersJump, 20},
 		{"R8 Register without compare-and-swap", bugNoCAS, 24},
@@ -57,7 +59,7 @@ func TestSimRules(t *testing.T) {
 func hunt(t *testing.T, b bug) {
 	bad := 0
 	for from, step := 1, 50; from <= *simHunt; from += step {
-		for _, s := range simulate(t, uint64(from), step, b, false) {
+		for _, s := range simulate(t, uint64(from), step, b, false, newSim(0, b, false).manual) {
 			if s.viol != "" {
 				if bad++; bad <= 3 {
 					t.Logf("seed %d: %s", s.seed, s.viol)
