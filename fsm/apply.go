@@ -84,6 +84,8 @@ func (s *State) carryOut(c Command) Result {
 		return s.failed(c.Failed, c.At)
 	case c.Clear != nil:
 		return s.clear(c.Clear, c.At)
+	case c.Recover != nil:
+		return s.recoverAlone(c.Recover, c.At)
 	case c.Report != nil:
 		s.report(c.Report.Events)
 	}
@@ -120,7 +122,7 @@ func (s *State) found(c *Found, at time.Time) Result {
 		}
 		return rejected("the cluster %q is already founded", s.Cluster)
 	}
-	s.Cluster, s.Digest, s.Timing = c.Cluster, c.Digest, c.Timing
+	s.Cluster, s.Digest, s.Timing, s.Manual = c.Cluster, c.Digest, c.Timing, c.Manual
 	for _, n := range c.Nodes {
 		s.Nodes[n.Name] = &Node{Name: n.Name, Address: n.Address, Role: n.Role, Disk: 1}
 	}
@@ -134,7 +136,8 @@ func (s *State) found(c *Found, at time.Time) Result {
 
 // register is R8. From the same host it releases every older incarnation: that
 // host's agent dropped and verified everything before it asked. From another
-// host (a cloned machine, or the same one rebooted) it only fences them.
+// host (a cloned machine, or the same one rebooted) it only fences them. With
+// two_node = "manual" no time ends them, so there a reboot is told from a clone.
 func (s *State) register(c *Register, at time.Time) Result {
 	n := s.Nodes[c.Node]
 	if n == nil || n.Removed {
@@ -154,7 +157,7 @@ func (s *State) register(c *Register, at time.Time) Result {
 	n.Bound, n.HostID, n.Nonce, n.Version = c.Bound, c.HostID, c.Nonce, c.Version
 	res := Result{Inc: n.Inc}
 	old := func(r id.NodeRef, host string) bool {
-		return r.Name == c.Node && r.Inc < n.Inc && host == c.HostID
+		return r.Name == c.Node && r.Inc < n.Inc && (host == c.HostID || s.Manual && rebooted(host, c.HostID))
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.Groups)) {
 		g := s.Groups[name]

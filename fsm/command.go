@@ -47,6 +47,7 @@ type Command struct {
 	PowerOff    *PowerOff    `json:"power_off,omitempty"`
 	Failed      *Failed      `json:"failed,omitempty"`
 	Clear       *Clear       `json:"clear,omitempty"`
+	Recover     *Recover     `json:"recover,omitempty"`
 }
 
 // Found creates the cluster; the first entry of its log.
@@ -57,6 +58,8 @@ type Found struct {
 	Nodes   []spec.Node  `json:"nodes"`
 	Voters  []string     `json:"voters"`
 	Groups  []spec.Group `json:"groups"` // the node file's `groups = "FILE"`
+	// Manual is two_node = "manual": see State.
+	Manual bool `json:"manual,omitempty"`
 }
 
 // Register makes (Node, From+1) the node's registration: a compare-and-swap on
@@ -201,6 +204,22 @@ type Report struct {
 type PowerOff struct {
 	Node id.NodeRef `json:"node"`
 	By   string     `json:"by"` // who says so, for people
+}
+
+// Recover is the first entry after a node was made the only server of raft, because
+// the other one is off, or lost its disk: two_node = "manual", two servers and no
+// third. Both get a new raft identity, so that the disk that was left behind is
+// refused when it comes back: it may hold what this log does not.
+type Recover struct {
+	Node string `json:"node"` // goes on
+	Disk uint64 `json:"disk"` // as which of its data directories, the next one
+	Gone string `json:"gone"` // must join anew
+	// GoneDisk is a number that no disk of Gone ever had.
+	GoneDisk uint64 `json:"gone_disk"`
+	// Off: the host of Gone has had no power since, said By; every registration of it
+	// is over, as by PowerOff. Otherwise its claims stay, and only its disk is gone.
+	Off bool   `json:"off,omitempty"`
+	By  string `json:"by"`
 }
 
 // Encode renders a command as a log entry.

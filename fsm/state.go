@@ -40,6 +40,10 @@ type State struct {
 
 	Maintenance bool `json:"maintenance"`
 
+	// Manual is two_node = "manual", as the cluster was founded: two nodes and no third
+	// vote. Registrations have no bound, so nothing is taken over because of silence.
+	Manual bool `json:"manual,omitempty"`
+
 	// Revision counts changes of the wanted set of groups.
 	Revision uint64 `json:"revision"`
 
