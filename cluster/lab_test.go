@@ -43,6 +43,7 @@ type member struct {
 	name   string
 	addr   netip.Addr
 	stores Stores
+	disk   uint64 // 0 = 1
 	m      *fsm.Machine
 }
 
@@ -84,7 +85,7 @@ func (m *member) start() {
 	h := l.net.Host(m.name, netio.Link{Name: "eth0", Addr: m.addr})
 	m.m = fsm.NewMachine()
 	m.Node = must[*Node](l.t)(Start(Config{
-		Name: m.name, Disk: 1, Machine: m.m, Stores: m.stores, Log: quietLog,
+		Name: m.name, Disk: max(1, m.disk), Machine: m.m, Stores: m.stores, Log: quietLog,
 		Reachable: func(node string) bool { s := l.silent.Load(); return s == nil || *s != node },
 		Settled:   func(string) bool { return l.settled.Load() },
 		Listener:  must[net.Listener](l.t)(h.Listen(raftPort)),
