@@ -17,13 +17,12 @@ var (
 // founders reads the node blocks and checks them as a set.
 func (b *block) founders(n *Node) {
 	if f := b.str("two_node"); f.set() {
-		bad := finding{
-			what: fmt.Sprintf("two_node is %s", quote(f.v)), allowed: `it takes "manual"`,
+		n.TwoNode, n.lines["two_node"] = f.v, f.line
+		if !n.Manual() {
+			b.add(f.line, finding{
+				what: fmt.Sprintf("two_node is %s", quote(f.v)), allowed: `it takes "manual"`, remedy: didYouMean(f.v, []string{TwoNodeManual}),
+			})
 		}
-		if f.v == "manual" {
-			bad = finding{what: `two_node = "manual" is not available yet`, remedy: "remove the line"}
-		}
-		b.add(f.line, bad)
 	}
 	blocks := b.children("node", 1, nodeForm)
 	seen := founderSet{names: map[string]int{}, addrs: map[netip.Addr]*block{}}
@@ -88,6 +87,14 @@ func (b *block) founder(seen founderSet) spec.Node {
 
 const addWitness = `add a third vote on any small machine: a node block with its address and role = "witness"`
 
+// What two_node = "manual" means, and how to need it no more; for validate, status
+// and the log of the agent alike.
+const (
+	TwoNodeMeans = "two nodes and no third vote. An orderly stop hands over; while a host is silent the other keeps what it has; " +
+		"what a crashed host ran waits for it, or for `hanode confirm-off NODE`; a host that boots alone waits for the other one, or for that word"
+	TwoNodeWayOut = "for full automation " + addWitness + "; see docs/two-nodes.md, \"A third vote\""
+)
+
 // quorum checks how many founders there are and what they are for.
 func (b *block) quorum(n *Node, blocks []*block) {
 	total := len(blocks)
@@ -105,12 +112,14 @@ func (b *block) quorum(n *Node, blocks []*block) {
 		b.warn(blocks[0].line, finding{
 			what: "the cluster has one node", allowed: "when it fails nothing takes over", remedy: "found it with 3 nodes",
 		})
-	case total == 2:
+	case total == 2 && n.TwoNode == "":
 		b.add(blocks[1].line, finding{
 			what:    "A two-node cluster cannot tell a dead peer from a cut cable, so it would stop or split",
-			allowed: `found it with 3; two_node = "manual" is not available yet`,
+			allowed: `found it with 3; or set two_node = "manual": then what a crashed host ran waits for an operator`,
 			remedy:  addWitness,
 		})
+	case total == 2 && n.Manual():
+		b.warn(n.lines["two_node"], finding{what: `two_node = "manual": ` + TwoNodeMeans, remedy: TwoNodeWayOut})
 	case total > MaxFounders:
 		b.add(blocks[MaxFounders].line, finding{
 			what: fmt.Sprintf("%d founders", total), allowed: fmt.Sprintf("the most is %d", MaxFounders),
@@ -120,6 +129,12 @@ func (b *block) quorum(n *Node, blocks []*block) {
 		b.warn(blocks[total-1].line, finding{
 			what:    fmt.Sprintf("%d founders survive the loss of %d, no more than %d would", total, total/2-1, total-1),
 			allowed: "an odd number is best", remedy: "add a witness, or remove one",
+		})
+	}
+	if n.Manual() && total > 0 && (total != 2 || slices.ContainsFunc(n.Nodes, func(f spec.Node) bool { return f.Role == spec.RoleWitness })) {
+		b.add(n.lines["two_node"], finding{
+			what:    `two_node = "manual"` + fmt.Sprintf(" stands in a file with %s", count(total, "founder")),
+			allowed: "it is for two founders that may both own groups, and no third vote", remedy: "remove the line",
 		})
 	}
 	if !slices.ContainsFunc(n.Nodes, func(f spec.Node) bool { return f.Role != spec.RoleWitness }) {

@@ -30,9 +30,10 @@ type Node struct {
 	Profile string
 	Timing  spec.Timing
 	// TwoNode is what a cluster of two nodes and no third vote does without one:
-	// "manual", or "" where there are not two.
+	// TwoNodeManual, or "" where there are not two.
 	TwoNode string
-	// Nodes are the founders in the order of the file, 1 or 3 to MaxFounders.
+	// Nodes are the founders in the order of the file, 1 to MaxFounders; 2 only with
+	// TwoNode.
 	// Addresses are in canonical form, roles filled in.
 	Nodes []spec.Node
 	// GroupsFile is a cluster file applied once, when a new cluster forms;
@@ -86,6 +87,13 @@ type Respawn struct {
 	line int
 }
 
+// TwoNodeManual is two_node = "manual": what a host ran that crashed waits for its
+// return or an operator's word. See docs/two-nodes.md.
+const TwoNodeManual = "manual"
+
+// Manual reports two_node = "manual".
+func (n *Node) Manual() bool { return n.TwoNode == TwoNodeManual }
+
 // Warnings are what LoadNode let pass but the operator should know, ordered by
 // line; nil if there are none.
 func (n *Node) Warnings() Diagnostics { return slices.Clone(n.warnings) }
@@ -102,7 +110,7 @@ func (n *Node) Self() (spec.Node, bool) {
 
 // Digest is the hex SHA-256 over what founders must agree on before they found
 // a cluster: its name, the founders with address and role (in any order), the
-// timing, and the port.
+// timing, the port, and two_node.
 func (n *Node) Digest() string {
 	founders := slices.SortedFunc(slices.Values(n.Nodes), func(a, b spec.Node) int { return cmp.Compare(a.Name, b.Name) })
 	h := sha256.New()
@@ -111,6 +119,9 @@ func (n *Node) Digest() string {
 	_, _ = fmt.Fprintf(h, "timing %d %d %d %d\n", t.Keepalive, t.Warntime, t.Deadtime, t.Initdead)
 	for _, f := range founders {
 		_, _ = fmt.Fprintf(h, "node %q %q %q\n", f.Name, f.Address, f.Role)
+	}
+	if n.TwoNode != "" {
+		_, _ = fmt.Fprintf(h, "two_node %q\n", n.TwoNode)
 	}
 	return hex.EncodeToString(h.Sum(nil))
 }
