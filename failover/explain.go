@@ -38,6 +38,10 @@ func Explain(in Inputs, group string) (Explanation, error) {
 		e.IfOwnerDies = "nothing: maintenance is on"
 		return e, nil
 	}
+	if in.State.Manual {
+		e.IfOwnerDies = fmt.Sprintf("nothing moves (two_node = \"manual\"): it waits for %s, or for `hanode confirm-off %s`; an orderly stop hands over", g.Owner.Name, g.Owner.Name)
+		return e, nil
+	}
 	without := in
 	without.Health = maps.Clone(in.Health)
 	without.Health[g.Owner.Name] = Health{Dead: true, Why: "supposed dead"}

@@ -72,9 +72,13 @@ func (p *planner) releases() {
 	}
 }
 
-// fence is the owner of g if it is dead and was not fenced yet; zero = it is not.
+// fence is the owner of g if it is dead and was not fenced yet; zero = it is not. With
+// two_node = "manual" silence is no reason.
 func fence(in Inputs, g *fsm.Group) id.NodeRef {
 	n := in.State.Nodes[g.Owner.Name]
+	if in.State.Manual {
+		return id.NodeRef{}
+	}
 	if n.Registered() && n.Ref() == g.Owner && in.Health[n.Name].Dead {
 		return g.Owner
 	}
@@ -91,7 +95,7 @@ func (p *planner) takeovers() {
 	for _, name := range p.in.State.NodeNames() {
 		n := p.in.State.Nodes[name]
 		h := p.in.Health[name]
-		if !n.Registered() || !h.Dead {
+		if !n.Registered() || !h.Dead || p.in.State.Manual {
 			continue
 		}
 		t := fsm.Takeover{Fence: n.Ref(), Cause: "failover", WhyFence: h.Why}
