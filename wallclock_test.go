@@ -26,6 +26,7 @@ var readsWall = map[string]string{
 	"agent/hooks.go":   "stamps a command: people read it in events",
 	"agent/joining.go": "stamps a command: people read it in events",
 	"agent/leader.go":  "stamps a command: people read it in events",
+	"agent/twonode.go": "stamps a command; and of two operators' words that cross the later one counts: a wrong order loses what was changed between, it makes no second holder",
 	"agent/worker.go":  "stamps a command, and since when a group runs: people read it in events and status",
 	"agent/claims.go":  "since when a conflict is, and a group where it is, for people",
 	"agent/links.go":   "since when a device is down, for people",

@@ -95,6 +95,7 @@ type Agent struct {
 	fit       fitness
 	foreign   foreign
 	present   present
+	two       twoNode
 	problems  problems
 	tm        atomic.Pointer[spec.Timing] // the cluster's, once founded
 
@@ -160,6 +161,7 @@ func New(cfg *config.Node, opts Options) (*Agent, error) {
 		removed: make(chan struct{}), fatal: make(chan error, 1), crash: make(chan struct{}),
 	}
 	a.hold.tokens = map[id.Claim]tokenAt{}
+	a.two.manual.Store(cfg.Manual())
 	a.pulse.news = make(chan struct{}, 1)
 	return a, nil
 }
@@ -462,8 +464,11 @@ func (a *Agent) handOver() {
 		return // cut off: nobody could take anything over from here
 	}
 	ref, ok := a.ref()
-	if !ok || a.groups.running() == 0 {
+	if !ok || a.groups.running() == 0 && !a.manual() {
 		a.yield()
+		return
+	}
+	if a.manual() && !a.readyToStepOut() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(a.ctx, handOverTime)
@@ -487,6 +492,10 @@ func (a *Agent) handOver() {
 		case <-ctx.Done():
 		case <-time.After(5 * time.Millisecond):
 		}
+	}
+	if a.manual() {
+		a.stepOut(ctx)
+		return
 	}
 	a.yield()
 }

@@ -30,7 +30,7 @@ func fail(code, fix, format string, args ...any) *api.Error {
 func (a *Agent) noQuorum() *api.Error {
 	now := a.host.Clock.Now()
 	var missing []string
-	voters := a.voters()
+	voters := a.quorumOf()
 	for _, v := range voters {
 		if a.isSilent(v, now) {
 			missing = append(missing, v)

@@ -85,9 +85,16 @@ func (a *Agent) sayBeat(m *mouth) {
 	registered := false
 	if l := a.lease.Load(); l != nil {
 		var list []string
+		had := !l.IsAlone() || l.Leased(now)
 		// A beat goes to the voters that it counts by.
 		if list, registered = l.Say(b, now); registered && b.Version > v.version {
 			to = list
+		}
+		if registered && l.IsAlone() {
+			a.renew(l.End())
+		}
+		if registered && !had {
+			signal(a.posts.leased)
 		}
 	}
 	if !registered {

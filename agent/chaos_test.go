@@ -113,6 +113,9 @@ var kinds = []struct {
 	{"a node leaves", 2, 500 * time.Millisecond, 5 * time.Second},
 }
 
+// notOfTwo are faults that two nodes and no third vote do not have.
+var notOfTwo = map[string]bool{"voters change": true, "a node leaves": true}
+
 // schedule draws the faults of one run; equal seeds draw equal ones.
 func schedule(rng *rand.Rand, length time.Duration) []fault {
 	sum := 0
@@ -189,6 +192,9 @@ func (c *chaos) sleep(d time.Duration) bool {
 func (c *chaos) strike(f fault) {
 	h := c.pick(f.who)
 	took := 0
+	if len(c.nodes) == 2 && notOfTwo[f.kind] {
+		return
+	}
 	c.note("%s: %s %v", f.kind, h.name, f.length)
 	switch f.kind {
 	case "power cut":

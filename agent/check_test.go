@@ -25,7 +25,7 @@ func (l *lab) opening(k *simKernel, addr netip.Addr) opened {
 		l.fail("I2: %s opens %v without a registration", k.h.name, addr)
 		return opened{by: k}
 	}
-	now := k.h.clk.Now()
+	now := agentClock{k.h}.Now() // what a process that is stopped decides, it decided before
 	for _, name := range l.ledger.groups() {
 		v := h.May(name, now)
 		if !v.OK {

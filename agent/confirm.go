@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -15,8 +16,12 @@ import (
 
 // ConfirmOff takes an operator's word that a node's host is off.
 func (a *Agent) ConfirmOff(ctx context.Context, req api.ConfirmOffRequest) (*api.ConfirmOffResult, error) {
-	return ask(ctx, a, writePatience, func() (*api.ConfirmOffResult, error) { return direct{a}.ConfirmOff(ctx, req) },
+	res, err := ask(ctx, a, writePatience, func() (*api.ConfirmOffResult, error) { return direct{a}.ConfirmOff(ctx, req) },
 		func(c *api.Client) (*api.ConfirmOffResult, error) { return c.ConfirmOff(ctx, req) })
+	if e, ok := errors.AsType[*api.Error](err); ok && e.Exit == api.ExitNoQuorum && a.manual() {
+		return a.confirmAlone(ctx, req)
+	}
+	return res, err
 }
 
 // ConfirmOff answers a forwarded call. What it cannot check it asks for as a typed

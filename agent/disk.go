@@ -36,6 +36,15 @@ type identity struct {
 	// Asking names the request for the next number while it is not answered: it may be
 	// made many times, also by the next process, and must be one to the cluster.
 	Asking string `json:"asking,omitempty"`
+	// Boot is the host ID under which this data directory last took part (see skipsAsking).
+	Boot string `json:"boot,omitempty"`
+	// Fork is where a node of the two last went on alone, as far as this log reaches.
+	Fork fork `json:"fork,omitzero"`
+	// SteppedOut: this node was stopped in order, so the other one may have committed
+	// what is not on this disk; see stepOut.
+	SteppedOut bool `json:"stepped_out,omitempty"`
+	// Recovering is there while this node is being made the only server.
+	Recovering *recovery `json:"recovering,omitempty"`
 }
 
 const identityFile = "identity.json"
@@ -124,6 +133,93 @@ func (d *disk) setNumber(n uint64) error {
 	defer d.mu.Unlock()
 	d.id.Disk, d.id.Asking = n, ""
 	return d.save()
+}
+
+// bootIs reports whether this data directory took part already since the host booted.
+func (d *disk) bootIs(host string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.id.Boot == host
+}
+
+func (d *disk) setBoot(host string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.id.Boot == host {
+		return nil
+	}
+	d.id.Boot = host
+	return d.save()
+}
+
+// recovering is a copy of what is noted about going on alone; nil = nothing.
+func (d *disk) recovering() *recovery {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.id.Recovering == nil {
+		return nil
+	}
+	r := *d.id.Recovering
+	return &r
+}
+
+func (d *disk) fork() fork {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.id.Fork
+}
+
+func (d *disk) steppedOut() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.id.SteppedOut
+}
+
+func (d *disk) setSteppedOut(on bool) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.id.SteppedOut == on {
+		return nil
+	}
+	d.id.SteppedOut = on
+	err := d.save()
+	if err != nil {
+		d.id.SteppedOut = !on
+	}
+	return err
+}
+
+// setFork notes that this node goes on alone from here.
+func (d *disk) setFork(f fork, r *recovery) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	old := d.id
+	d.id.Fork, d.id.Recovering = f, r
+	err := d.save()
+	if err != nil {
+		d.id = old
+	}
+	return err
+}
+
+// joined notes the number that the cluster gave, and where that cluster forked.
+func (d *disk) joined(n uint64, f fork) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.id.Disk, d.id.Asking, d.id.Fork = n, "", f
+	return d.save()
+}
+
+func (d *disk) setRecovering(r *recovery) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	old := d.id.Recovering
+	d.id.Recovering = r
+	err := d.save()
+	if err != nil {
+		d.id.Recovering = old
+	}
+	return err
 }
 
 func (d *disk) close() error { return d.lock.Close() }

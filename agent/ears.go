@@ -380,6 +380,7 @@ func (a *Agent) onChange(c fsm.Change) {
 	if c.State.Founded() {
 		t := c.State.Timing
 		a.tm.Store(&t)
+		a.two.manual.Store(c.State.Manual)
 	}
 	regs := make(map[string]lease.Registration, len(c.State.Nodes))
 	for name, n := range c.State.Nodes {

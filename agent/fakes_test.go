@@ -97,6 +97,7 @@ func (c *simClock) reboot() {
 
 // memDisk is what survives a power cut: raft's log, votes and snapshots.
 type memDisk struct {
+	mu    sync.Mutex
 	store *raft.InmemStore
 	snaps *raft.InmemSnapshotStore
 
@@ -111,6 +112,19 @@ func newMemDisk() *memDisk {
 	d := &memDisk{store: raft.NewInmemStore(), snaps: raft.NewInmemSnapshotStore()}
 	d.free.Store(1 << 40)
 	return d
+}
+
+// empty is raft's files set aside.
+func (d *memDisk) empty() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.store, d.snaps = raft.NewInmemStore(), raft.NewInmemSnapshotStore()
+}
+
+func (d *memDisk) mount(l *life) mount {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return mount{d.store, d, l, d.snaps}
 }
 
 var errDead = errors.New("the process is dead")
@@ -152,6 +166,8 @@ type mount struct {
 	*raft.InmemStore
 	disk *memDisk
 	life *life
+	// snaps is a store of its own; what a dead process puts there changes nothing.
+	snaps *raft.InmemSnapshotStore
 }
 
 // write is one write, as slow and as sick as the disk is now. A dead process writes

@@ -29,6 +29,9 @@ type Host struct {
 	// ID tells this host from a clone of it and from its own past: boot and network
 	// namespace (R8).
 	ID string
+	// Boot and Machine tell a reboot of this host from a clone of it; an empty Machine
+	// cannot be told.
+	Boot, Machine string
 	// Claim makes this the only agent of the cluster on the host until the process
 	// dies; kill -9 included.
 	Claim func(cluster string) (release func() error, err error)
@@ -49,6 +52,8 @@ type Host struct {
 	Realtime func(ctx context.Context, told func(realtime.State))
 	// Stores opens raft's disk.
 	Stores func(dir string) (cluster.Stores, error)
+	// SetAside takes raft's files out of the way; Stores then makes new ones.
+	SetAside func(dir string) error
 	// Exit ends the process at once; the kernel takes back what it held.
 	Exit func(because error)
 }
@@ -67,8 +72,12 @@ func RealHost(cfg *config.Node, log *slog.Logger) (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
+	boot, machine, err := machineID(network.Links())
+	if err != nil {
+		return nil, err
+	}
 	return &Host{
-		Network: network, Clock: clk, ID: hostID, Claim: claim,
+		Network: network, Clock: clk, ID: hostID, Boot: boot, Machine: machine, Claim: claim, SetAside: setRaftAside,
 		Kernel: func(dir string, problem func(code, text string)) (vip.Kernel, error) {
 			return vip.Open(vip.Options{Dir: dir, Log: log, Clock: clk, OnProblem: problem})
 		},

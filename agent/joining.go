@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"sync"
 	"time"
 
 	"hanode/api"
@@ -60,30 +61,61 @@ func (a *Agent) dialTLS(ctx context.Context, node, alpn string) (net.Conn, error
 // joinLoop brings the node into its cluster (founding it with the others, going
 // on after a restart, or joining anew with an empty disk), registers it, and
 // registers it anew whenever it was fenced.
+//
+// It does so again, and meanwhile holds what it holds, when it is to go on alone.
 func (a *Agent) joinLoop(ctx context.Context) {
-	if err := a.enter(ctx); err != nil {
-		if ctx.Err() == nil {
-			a.die(err)
-		}
-		return
-	}
-	n := a.node.Load()
-	a.goLoop(func(ctx context.Context) { n.WhileLeader(ctx, a.leadLoop) })
-	a.goLoop(a.readyLoop)
-	a.goLoop(a.diskLoop)
-	a.goLoop(a.heldLoop)
-	a.goLoop(a.watchState)
 	for ctx.Err() == nil {
-		if !a.drain.Load() {
-			if err := a.alone(ctx); err != nil {
+		part, end := context.WithCancel(ctx)
+		a.two.mu.Lock()
+		a.two.end = end
+		a.two.mu.Unlock()
+		err := a.takePart(part)
+		ended := part.Err() != nil
+		end()
+		switch {
+		case ctx.Err() != nil:
+			return
+		case !ended:
+			a.die(err)
+			return
+		}
+		if n := a.node.Swap(nil); n != nil {
+			if err := n.Stop(); err != nil {
 				a.die(err)
 				return
+			}
+		}
+	}
+}
+
+// takePart is this node's part in raft and in the cluster, until ctx ends; any other
+// end is an error.
+func (a *Agent) takePart(ctx context.Context) error {
+	if err := a.enter(ctx); err != nil {
+		return err
+	}
+	var loops sync.WaitGroup
+	defer loops.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	n := a.node.Load()
+	loops.Go(func() { n.WhileLeader(ctx, a.leadLoop) })
+	for _, loop := range []func(context.Context){a.readyLoop, a.diskLoop, a.heldLoop, a.watchState} {
+		loops.Go(func() { loop(ctx) })
+	}
+	if a.manual() {
+		loops.Go(func() { a.outlivedLoop(ctx) })
+	}
+	for ctx.Err() == nil {
+		if _, registered := a.ref(); !registered && !a.drain.Load() {
+			if err := a.alone(ctx); err != nil {
+				return err
 			}
 			a.register(ctx)
 		}
 		select {
 		case <-ctx.Done():
-			return
+			return ctx.Err()
 		case <-a.fenced:
 		}
 		a.log.Warn("this registration was fenced: dropping everything, then registering anew")
@@ -96,7 +128,11 @@ func (a *Agent) joinLoop(ctx context.Context) {
 		for a.groups.running() > 0 && ctx.Err() == nil {
 			sleepCtx(ctx, 2*time.Millisecond)
 		}
+		if a.outlived(ctx) {
+			return errOutlived
+		}
 	}
+	return ctx.Err()
 }
 
 // enter decides who this node is in raft and starts it.
@@ -108,12 +144,9 @@ func (a *Agent) enter(ctx context.Context) error {
 			return err
 		}
 	}
-	stores, err := a.host.Stores(a.cfg.DataDir)
+	stores, recovered, err := a.openStores(ctx)
 	if err != nil {
 		return err
-	}
-	if err := a.resume(ctx, stores); err != nil {
-		return errors.Join(err, closeStores(stores))
 	}
 	n, err := cluster.Start(cluster.Config{
 		Name: a.cfg.Name, Disk: a.disk.number(), Machine: a.machine, Stores: stores, Log: a.log,
@@ -129,7 +162,31 @@ func (a *Agent) enter(ctx context.Context) error {
 		}
 	}
 	a.node.Store(n)
+	if recovered {
+		n.Stand() // it is alone, so nobody needs to be missed first
+	}
 	return nil
+}
+
+// openStores opens raft's disk for the identity that this node goes on with.
+// recovered: as the only server.
+func (a *Agent) openStores(ctx context.Context) (stores cluster.Stores, recovered bool, err error) {
+	if stores, err = a.host.Stores(a.cfg.DataDir); err != nil {
+		return stores, false, err
+	}
+	r := a.disk.recovering()
+	if r != nil {
+		err = a.recoverStores(r, stores)
+	} else {
+		stores, err = a.resume(ctx, stores)
+	}
+	if err == nil {
+		err = a.disk.setBoot(a.host.ID)
+	}
+	if err != nil {
+		return stores, false, errors.Join(err, closeStores(stores))
+	}
+	return stores, r != nil, nil
 }
 
 func closeStores(s cluster.Stores) error {
@@ -215,7 +272,7 @@ func (a *Agent) rejoin(ctx context.Context, via string) error {
 	}
 	var errs []error
 	for _, n := range append([]spec.Node{{Name: via}}, a.cfg.Nodes...) {
-		if n.Name == a.cfg.Name {
+		if n.Name == a.cfg.Name || n.Name == "" {
 			continue
 		}
 		disk, err := a.peers.Rejoin(ctx, n.Name, request)
@@ -223,8 +280,16 @@ func (a *Agent) rejoin(ctx context.Context, via string) error {
 			errs = append(errs, err)
 			continue
 		}
+		at := a.disk.fork()
+		if a.manual() {
+			h, err := a.hello(ctx, n.Name)
+			if err != nil {
+				return err
+			}
+			at = forkOf(h)
+		}
 		a.log.Info("joining an existing cluster with an empty disk", "disk", disk)
-		return a.disk.setNumber(disk)
+		return a.disk.joined(disk, at)
 	}
 	return errors.Join(errs...)
 }
@@ -235,6 +300,7 @@ func (s service) Rejoin(ctx context.Context, asker, request string) (uint64, err
 	a := s.a
 	n := a.node.Load()
 	if n == nil || !n.IsLeader() {
+		a.peerAsked(asker)
 		return 0, peer.ErrNotLeader
 	}
 	var from uint64
@@ -274,6 +340,9 @@ func (s service) Hello(asker string) peer.Hello {
 	default:
 		h.State = peer.Founding
 	}
+	f := a.disk.fork()
+	_, registered := a.ref()
+	h.ForkAt, h.ForkTag, h.TakesPart = f.At, f.Tag, registered || a.node.Load() != nil
 	if silent, known := a.unheard(asker); known {
 		h.HeardMS = api.MS(silent)
 	}
@@ -299,7 +368,7 @@ func (a *Agent) unheard(node string) (time.Duration, bool) {
 
 // found writes the cluster's first entry.
 func (a *Agent) found(ctx context.Context) error {
-	c := fsm.Found{Cluster: a.cfg.Cluster, Digest: a.cfg.Digest(), Timing: a.cfg.Timing, Nodes: a.cfg.Nodes}
+	c := fsm.Found{Cluster: a.cfg.Cluster, Digest: a.cfg.Digest(), Timing: a.cfg.Timing, Nodes: a.cfg.Nodes, Manual: a.cfg.Manual()}
 	for i, n := range a.cfg.Nodes {
 		if i < maxVoters {
 			c.Voters = append(c.Voters, n.Name)
@@ -380,7 +449,11 @@ func (a *Agent) probeOwn(ctx context.Context) {
 func (a *Agent) hostID() string {
 	a.disk.mu.Lock()
 	defer a.disk.mu.Unlock()
-	return a.disk.id.ID + "/" + a.host.ID
+	mark := ""
+	if a.manual() {
+		mark = fsm.RebootMark(a.host.Boot, a.host.Machine)
+	}
+	return a.disk.id.ID + "/" + a.host.ID + mark
 }
 
 // register makes the next incarnation of this node; it comes after everything an
@@ -416,9 +489,9 @@ func (a *Agent) register(ctx context.Context) {
 }
 
 // bound is what a voter must wait after its last ack to this node: deadtime, and
-// what the guard's tier adds to it.
+// what the guard's tier adds to it; with two_node = "manual" for ever.
 func (a *Agent) bound() time.Duration {
-	if extra := a.kernel.Tier().Extra(); extra < spec.Unbounded {
+	if extra := a.kernel.Tier().Extra(); extra < spec.Unbounded && !a.manual() {
 		return a.timing().Deadtime + extra
 	}
 	return spec.Unbounded
@@ -430,6 +503,10 @@ func (a *Agent) adoptRegistration(ref id.NodeRef) {
 	a.grant.Unlock()
 	h := lease.NewHolder(ref, a.timing().LeaseLength(), a.host.Clock.Now())
 	h.SetVoters(version, names)
+	if a.manual() {
+		h.Alone()
+		a.startsAlone(ref)
+	}
 	a.hold.Lock()
 	a.hold.holder = h
 	a.lease.Store(h.Lease)

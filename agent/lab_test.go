@@ -107,6 +107,9 @@ type host struct {
 	sys     *simKernel
 	life    *life
 	ready   bool
+	off     bool          // without power
+	forked  fork          // see fork
+	power   chan struct{} // full while somebody may rely on off
 	wanted  bool          // up, as far as the test is concerned
 	stopped chan struct{} // closed when the agent's Run has returned
 	err     error
@@ -165,7 +168,7 @@ func newLabOf(t testing.TB, tm spec.Timing, seed uint64, names []string, groups 
 	for i, n := range names {
 		h := &host{
 			lab: l, name: n, dir: filepath.Join(dir, n), disk: newMemDisk(),
-			clk: newSimClock(time.Duration(i+1) * time.Hour), steer: make(chan struct{}, 1), open: map[netip.Addr]opened{},
+			clk: newSimClock(time.Duration(i+1) * time.Hour), steer: make(chan struct{}, 1), power: make(chan struct{}, 1), open: map[netip.Addr]opened{},
 		}
 		h.kernel = vipfake.NewHost(h.clk)
 		h.links = []netio.Link{
@@ -180,22 +183,29 @@ func newLabOf(t testing.TB, tm spec.Timing, seed uint64, names []string, groups 
 }
 
 func (h *host) config() *config.Node {
+	twoNode := ""
+	if len(h.lab.nodes) == 2 {
+		twoNode = config.TwoNodeManual
+	}
 	return &config.Node{
-		File: "hanode.hcl", Cluster: "web", Name: h.name, DataDir: h.dir, KeyFile: h.lab.key, Port: 7694,
+		TwoNode: twoNode,
+		File:    "hanode.hcl", Cluster: "web", Name: h.name, DataDir: h.dir, KeyFile: h.lab.key, Port: 7694,
 		Links: []string{"eth0", "eth1"}, Timing: h.lab.tm, Nodes: h.lab.nodes, GroupsFile: h.lab.group,
 	}
 }
 
 // start boots the agent.
 func (h *host) start() {
+	h.power <- struct{}{}
+	defer func() { <-h.power }()
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.off = false
 	h.wire = h.lab.net.Host(h.name, h.links...)
 	h.life, h.ready, h.wanted = newLife(), false, true
 	h.held.at.Store(nil) // whoever was stopped here, this process was not
 	lf := h.life
-	disk := mount{h.disk.store, h.disk, lf}
-	snaps := h.disk.snaps
+	disk := h.disk
 	level := slog.LevelInfo
 	if h.lab.log.also != nil {
 		level = slog.LevelDebug
@@ -211,6 +221,7 @@ func (h *host) start() {
 	fits := h.fits
 	opts := Options{Version: "test", Log: log, Supervisor: told{func() { h.mu.Lock(); h.ready = true; h.mu.Unlock() }}, Host: &Host{
 		Network: h.wire, Clock: gatedClock{agentClock{h}, sys}, ID: fmt.Sprintf("boot-%s-%d", h.name, h.boot),
+		Boot: fmt.Sprint(h.boot), Machine: h.name,
 		Claim: func(string) (func() error, error) { return func() error { return nil }, nil },
 		Kernel: func(string, func(string, string)) (vip.Kernel, error) {
 			sys.Kernel = h.kernel.Open()
@@ -225,7 +236,15 @@ func (h *host) start() {
 			return sys, nil
 		},
 		Stores: func(string) (cluster.Stores, error) {
-			return cluster.Stores{Log: disk, Stable: disk, Snapshots: snaps, Probe: disk.probe}, nil
+			m := disk.mount(lf)
+			return cluster.Stores{Log: m, Stable: m, Snapshots: m.snaps, Probe: m.probe}, nil
+		},
+		SetAside: func(string) error {
+			if lf.dead() {
+				return errDead
+			}
+			disk.empty()
+			return nil
 		},
 		Fits: fits,
 		Exit: func(because error) {
@@ -325,6 +344,7 @@ func (h *host) powerCut() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.boot++
+	h.off = true
 	clear(h.open)
 }
 

@@ -51,7 +51,7 @@ func (l *leading) formedBy(a *Agent, now clock.Instant) bool {
 	var names []string
 	a.machine.View(func(s *fsm.State) {
 		for _, n := range s.Nodes {
-			if !n.Removed && !n.Stopped {
+			if !n.Removed && !n.Stopped && !n.Off {
 				names = append(names, n.Name)
 			}
 		}
@@ -107,6 +107,13 @@ func (a *Agent) leadLoop(ctx context.Context) {
 		if err := a.found(ctx); err != nil {
 			a.log.Error("cannot found the cluster", "err", err)
 			return
+		}
+	}
+	for n := a.node.Load(); ; sleepCtx(ctx, 100*time.Millisecond) {
+		if err := a.finishRecovery(ctx, n); err == nil || ctx.Err() != nil {
+			break
+		} else {
+			a.log.Error("cannot go on alone yet", "err", err)
 		}
 	}
 	a.ready(ctx)
@@ -294,7 +301,11 @@ func (a *Agent) members(ctx context.Context) error {
 		case !ok && !node.Leaving:
 			a.log.Info("adding a server without a vote until it has caught up", "node", name, "disk", node.Disk)
 			return n.AddNonvoter(name, node.Disk)
-		case ok && !s.Voter && st.Voters.Has(name) && heard[name].beat.Ready:
+		case ok && stoppedVoter(st, node, s, a.cfg.Name):
+			a.log.Info("taking the vote of the node that stopped, so that this one goes on alone", "node", name)
+			return n.Demote(s.ID)
+		case ok && st.Manual && node.Stopped:
+		case ok && !s.Voter && st.Voters.Has(name) && a.caughtUp(node, heard[name]):
 			a.log.Info("giving a server its vote", "node", name)
 			return n.AddVoter(name, node.Disk)
 		case ok && s.Voter && !st.Voters.Has(name) && name == a.cfg.Name:
@@ -307,6 +318,12 @@ func (a *Agent) members(ctx context.Context) error {
 		}
 	}
 	return a.preferIdleLeader(n, st, heard)
+}
+
+// caughtUp reports whether a node says now, as its registration of record, that it has
+// applied what a voter must have.
+func (a *Agent) caughtUp(node *fsm.Node, h heard) bool {
+	return h.beat.Ready && h.beat.Ref == node.Ref() && a.host.Clock.Now().Elapsed(h.at) < a.timing().Deadtime
 }
 
 // pass hands leadership to a lease voter, heard or not: beats go to those alone, so
@@ -357,7 +374,7 @@ func (a *Agent) endMembership(ctx context.Context, n *cluster.Node, st *fsm.Stat
 // voters reports that it has applied the current one, plus the largest bound.
 func (a *Agent) changeVoters(ctx context.Context, n *cluster.Node, st *fsm.State, names []string) error {
 	now := a.host.Clock.Now()
-	if st.Voters.Version > 1 {
+	if st.Voters.Version > 1 && !st.Manual { // there no lease comes from votes
 		have := 0
 		heard := a.ears.all()
 		for _, v := range st.Previous.Names {

@@ -21,6 +21,9 @@ func (c *chaos) loseDisk(h *host, f fault) int {
 	}
 	c.mu.Lock()
 	ok := !c.lost[h.name] && !c.change && len(c.lost) < min(2, (voters-1)/2)
+	if len(c.nodes) == 2 {
+		ok = len(c.lost) == 0 && c.otherIsComplete(h)
+	}
 	if ok {
 		c.lost[h.name] = true
 	}

@@ -166,41 +166,80 @@ func (a *Agent) roll() roll {
 // makes it join anew. A majority of the voters must have been asked, this node
 // included: less cannot elect anybody, so nothing waits for it that could go on. Who
 // votes is what the newest disk says that is heard of: voters that left since this
-// node was up would be waited for in vain.
-func (a *Agent) resume(ctx context.Context, stores cluster.Stores) error {
+// node was up would be waited for in vain. With two_node = "manual" see askOther. It
+// returns the stores to go on with.
+func (a *Agent) resume(ctx context.Context, stores cluster.Stores) (cluster.Stores, error) {
 	mine, voters, err := cluster.Remembered(stores)
 	if err != nil {
-		return err
+		return stores, err
 	}
 	mine.Disk = a.disk.number()
 	own := roll{voters, mine.Position}
 	a.onDisk.Store(&own)
-	if len(voters) == 0 || own.besides(a.cfg.Name) == 0 {
-		return nil // never in a cluster, or alone in it
-	}
-	most, now, err := a.askHeld(ctx, own)
+	most, via, err := a.askOlder(ctx, mine, own)
 	if err != nil || !mine.Behind(most) {
-		return err
+		return stores, err
 	}
 	text := fmt.Sprintf("data_dir holds disk %d, term %d, entry %d of term %d; others heard of disk %d, term %d, entry %d of term %d",
 		mine.Disk, mine.Term, mine.Position.LastIndex, mine.Position.LastTerm, most.Disk, most.Term, most.Position.LastIndex, most.Position.LastTerm)
 	a.log.Warn("this data_dir is older than what others know of it; joining anew", "why", text)
 	a.problems.set("disk-old", text)
-	via := a.cfg.Name // nobody: founders are asked anyway
-	if others := without(now.voters, a.cfg.Name); len(others) > 0 {
-		via = others[0]
+	if a.manual() { // it may hold entries that the other one's log does not
+		if stores, err = a.emptyStores(stores); err != nil {
+			return stores, err
+		}
 	}
 	for ctx.Err() == nil {
 		if err := a.alone(ctx); err != nil {
-			return err
+			return stores, err
 		}
 		if err := a.rejoin(ctx, via); err == nil {
 			a.problems.clear("disk-old")
-			return nil
+			return stores, nil
 		}
 		sleepCtx(ctx, 100*time.Millisecond)
 	}
-	return ctx.Err()
+	return stores, ctx.Err()
+}
+
+// askOlder asks the others what they know of this node's disk, and says through whom to
+// join anew if that is more than it holds.
+func (a *Agent) askOlder(ctx context.Context, mine cluster.Held, own roll) (most cluster.Held, via string, err error) {
+	if a.manual() && a.other() != "" {
+		if a.founding.Load() || a.skipsAsking(own.voters) {
+			return most, "", nil
+		}
+		most, err = a.askOther(ctx, mine)
+		return most, a.other(), err
+	}
+	if len(own.voters) == 0 || own.besides(a.cfg.Name) == 0 {
+		return most, "", nil // never in a cluster, or alone in it
+	}
+	most, now, err := a.askHeld(ctx, own)
+	if others := without(now.voters, a.cfg.Name); len(others) > 0 {
+		return most, others[0], err
+	}
+	return most, a.cfg.Name, err // nobody: founders are asked anyway
+}
+
+// heldOf is what a node says that it heard of the asker's disk.
+func heldOf(h peer.Hello) cluster.Held {
+	return cluster.Held{Disk: h.Disk, Term: h.Term, Position: cluster.Position{LastTerm: h.LastTerm, LastIndex: h.LastIndex}}
+}
+
+// emptyStores sets raft's files aside and opens new ones.
+func (a *Agent) emptyStores(stores cluster.Stores) (cluster.Stores, error) {
+	a.two.mu.Lock()
+	a.two.votes = false
+	a.two.mu.Unlock()
+	a.onDisk.Store(&roll{})
+	if err := closeStores(stores); err != nil {
+		return cluster.Stores{}, err
+	}
+	if err := a.host.SetAside(a.cfg.DataDir); err != nil {
+		return cluster.Stores{}, fmt.Errorf("set raft's files aside: %w", err)
+	}
+	return a.host.Stores(a.cfg.DataDir)
 }
 
 // without is the list less one name.
@@ -222,7 +261,7 @@ func (a *Agent) askHeld(ctx context.Context, r roll) (most cluster.Held, newest 
 	for ctx.Err() == nil {
 		said := a.askHeldOnce(ctx, r)
 		for _, h := range said {
-			most = most.Furthest(cluster.Held{Disk: h.Disk, Term: h.Term, Position: cluster.Position{LastTerm: h.LastTerm, LastIndex: h.LastIndex}})
+			most = most.Furthest(heldOf(h))
 			r = r.newer(rollOf(h))
 		}
 		if enough(said, r, a.cfg.Name) {

@@ -70,6 +70,9 @@ var catalogue = map[string]struct{ severity, fix string }{
 	"node-unfit":           {"warning", "install what the text names on that node, or correct the cluster file; until then the group cannot go there"},
 	"starts-at-boot":       {"warning", "disable the unit on that host, as the text says: the cluster starts it"},
 	"maintenance":          {"info", "`hanode maintenance off` when the work is done"},
+	"two-node-manual":      {"info", "for full automation add a third vote: a witness on any small machine, a node block with its address and role = \"witness\" (docs/two-nodes.md says how)"},
+	"two-node-alone":       {"error", "start the other node; if its host is off, `hanode confirm-off NODE`"},
+	"two-node-waits":       {"error", "start the other node, or repair the network to it; if its host is off, `hanode confirm-off NODE`"},
 	"two-voters":           {"warning", "with two voters the loss of either stops failover; add a witness"},
 	"even-voters":          {"info", "an even number of voters tolerates no more losses than one less; add a witness"},
 	"stranger-key":         {"warning", "a host sends with another key; give it this cluster's key file, or another port"},
@@ -150,7 +153,7 @@ func (a *Agent) clusterProblems(in failover.Inputs, members []api.Member) []api.
 		out = append(out, show("maintenance", "maintenance is on: nothing starts, stops or moves by itself", nil))
 	}
 	switch n := len(s.Voters.Names); {
-	case n == 2:
+	case n == 2 && !s.Manual:
 		out = append(out, show("two-voters", "only two voters are left", nil))
 	case n > 0 && n%2 == 0:
 		out = append(out, show("even-voters", fmt.Sprintf("the cluster has %d voters", n), nil))
@@ -170,6 +173,7 @@ func (a *Agent) clusterProblems(in failover.Inputs, members []api.Member) []api.
 		case api.MemberJoining, api.MemberLeft:
 		}
 	}
+	out = append(out, a.twoNodeProblems(s)...)
 	out = append(out, a.linkProblems(s)...)
 	out = append(out, a.claimProblems(s)...)
 	for _, name := range s.GroupNames() {

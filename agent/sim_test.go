@@ -47,7 +47,12 @@ const healWithin = 10 * time.Second
 // A seed gives the same faults and commands each time, but not the same order of
 // goroutines: run a failing seed a few times (-count).
 func TestSim(t *testing.T) {
-	c := &campaign{t: t, first: *simFrom, n: *simSeeds, total: newTally(), begin: time.Now()}
+	campaignOf(t, false)
+}
+
+// campaignOf is TestSim of two nodes and no third vote, or of clusters of more.
+func campaignOf(t *testing.T, two bool) {
+	c := &campaign{t: t, first: *simFrom, n: *simSeeds, two: two, total: newTally(), begin: time.Now()}
 	if testing.Short() {
 		c.n = min(c.n, 20)
 	}
@@ -61,6 +66,7 @@ func TestSim(t *testing.T) {
 
 type simRun struct {
 	seed   uint64
+	two    bool
 	tally  *tally
 	healed time.Duration
 	hist   *history
@@ -70,6 +76,9 @@ type simRun struct {
 func (s *simRun) run(t *testing.T) {
 	rng := rand.New(rand.NewPCG(s.seed, 1))
 	names := []string{"primary", "secondary", "arbiter", "third", "fourth", "fifth", "sixth"}[:[]int{3, 3, 3, 3, 3, 4, 4, 5, 5, 7}[rng.IntN(10)]]
+	if s.two {
+		names = []string{"primary", "secondary"}
+	}
 	var owners []string
 	for _, n := range names {
 		if n != "arbiter" {
@@ -96,6 +105,9 @@ func (s *simRun) run(t *testing.T) {
 	busy.Go(func() { o.work(c.ended) })
 	busy.Go(func() { o.readOn(rand.New(rand.NewPCG(s.seed, 3)), c.ended) })
 	busy.Go(func() { s.supervise(l, c.ended) })
+	if s.two {
+		busy.Go(func() { s.confirmOff(l, rand.New(rand.NewPCG(s.seed, 4)), c.ended) })
+	}
 	time.AfterFunc(length, func() { close(c.ended) })
 	c.run(faults)
 	<-c.ended
@@ -177,10 +189,22 @@ func (s *simRun) heal(l *lab, o *operator) {
 	}
 	begin := time.Now()
 	why := "maintenance or standby cannot be ended"
+	if s.two { // whom nobody but an operator can help, before commands are asked of them
+		l.within(healWithin/2, func() bool {
+			s.revive(l)
+			s.lookAt(l, l.order[0], l.order[1])
+			s.lookAt(l, l.order[1], l.order[0])
+			return l.leader() != ""
+		})
+	}
 	ok := o.calm(healWithin)
 	if ok {
 		_, ok = l.within(healWithin-time.Since(begin), func() bool {
 			s.revive(l)
+			if s.two {
+				s.lookAt(l, l.order[0], l.order[1])
+				s.lookAt(l, l.order[1], l.order[0])
+			}
 			why = l.unwell(o.done)
 			return why == "" || len(l.violations()) > 0
 		})

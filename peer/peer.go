@@ -61,6 +61,11 @@ type Hello struct {
 	Voters   []string `json:"voters"`
 	OwnTerm  uint64   `json:"own_term"`
 	OwnIndex uint64   `json:"own_index"`
+	// Where one of two nodes last went on alone (two_node = "manual"), as this node
+	// knows; zero = never. TakesPart: it is in raft or registered now, not on its way.
+	ForkAt    int64  `json:"fork_at,omitempty"`
+	ForkTag   string `json:"fork_tag,omitempty"`
+	TakesPart bool   `json:"takes_part,omitempty"`
 }
 
 // Service is what an agent answers.
