@@ -149,7 +149,7 @@ func (s *sim) lightsOut(h *simHost) {
 // faults stays what it is.
 func (s *sim) operate() {
 	s.at(s.later(100*time.Millisecond, 900*time.Millisecond), s.operate)
-	if s.now > simLength-simCalm/2 && s.bug == bugNone {
+	if s.now > simLength-simCalm/2 && s.bug == bugNone && !s.manual {
 		return
 	}
 	for g := range simGroups {
