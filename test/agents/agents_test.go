@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"hanode/config"
 	"hanode/internal/spec"
 	"hanode/resource"
 )
@@ -462,5 +463,36 @@ func TestDrbddisk(t *testing.T) {
 	kill := g.Status()[0].Operations[0]
 	if kill.Name != "kill" || kill.Err != "" || !strings.Contains(kill.Output, "stopped (Unconfigured)") {
 		h.report(g)
+	}
+}
+
+// TestIPaddr2IsShadowed: the agent is there, and a cluster file that names it gets
+// hanode's own ip instead, with a line that says so: what the agent puts on is behind no
+// guard.
+func TestIPaddr2IsShadowed(t *testing.T) {
+	if _, err := os.Stat("/usr/lib/ocf/resource.d/heartbeat/IPaddr2"); err != nil {
+		t.Fatal(err)
+	}
+	src := []byte(`group "web" {
+  resource "ocf" "vip" {
+    agent = "ocf:heartbeat:IPaddr2"
+    params {
+      ip           = "10.0.0.100"
+      cidr_netmask = "24"
+      nic          = "eth1"
+    }
+  }
+}
+`)
+	groups, err := config.ParseCluster("web.hcl", src)
+	if err != nil || len(groups) != 1 || len(groups[0].Resources) != 1 {
+		t.Fatalf("%+v, %v", groups, err)
+	}
+	if r := groups[0].Resources[0]; r.Type != "ip" || r.Name != "10.0.0.100/24" || r.Dev != "eth1" {
+		t.Errorf("%+v", r)
+	}
+	said := fmt.Sprint(config.ClusterWarnings("web.hcl", src))
+	if !strings.Contains(said, "not ocf:heartbeat:IPaddr2") || !strings.Contains(said, "behind no guard") {
+		t.Errorf("warnings: %s", said)
 	}
 }

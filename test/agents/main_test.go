@@ -31,6 +31,7 @@ var wanted = []string{"resource-agents", "heartbeat", "drbd-utils", "apache2", "
 const (
 	insideVariable = "HANODE_TEST_PACKAGES"
 	initVariable   = "HANODE_TEST_INIT" // set in the first process of the namespaces
+	userVariable   = "HANODE_TEST_USER" // set if one of them is a user namespace
 )
 
 func TestMain(m *testing.M) {
@@ -143,6 +144,7 @@ func again(root string) int {
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWPID, Pdeathsig: syscall.SIGKILL}
 	if os.Getuid() != 0 {
+		cmd.Env = append(cmd.Env, userVariable+"=1")
 		cmd.SysProcAttr.Cloneflags |= unix.CLONE_NEWUSER
 		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
 		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}
@@ -208,6 +210,9 @@ func lay(root string) error {
 			lower = ours + ":" + lower
 		}
 		opts := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", lower, upper, work)
+		if os.Getenv(userVariable) != "" {
+			opts += ",userxattr" // or no folder of a package could be removed
+		}
 		if err := unix.Mount("overlay", "/"+dir, "overlay", 0, opts); err != nil {
 			return fmt.Errorf("mount an overlay on /%s: %w", dir, err)
 		}

@@ -161,12 +161,23 @@ func TestServiceThatKeepsDying(t *testing.T) {
 // anybody can tell, so the group waits for the word of an operator.
 func TestConfirmOffStartsAnExclusiveGroup(t *testing.T) {
 	d := newDaemon(t)
-	x := form(t, livelab.Options{Groups: d.group("exclusive = true", "")})
+	told := filepath.Join(d.dir, "told")
+	hook := fmt.Sprintf(`on_problem = ["/bin/sh", "-c", "echo $HANODE_NODE $HANODE_EPOCH $HANODE_PROBLEM >>%s"]`, told)
+	x := form(t, livelab.Options{Groups: d.group("exclusive = true\n  "+hook, "")})
 	d.x = x
 	x.holds("primary")
 	d.await("primary", 0)
 	x.do(x.Get("primary").PowerCut())
 	x.says("secondary", "blocked", 0)
+	x.history(t, "web waits for primary/1, which may still run it")
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if st, err := os.Stat(told); err == nil && st.Size() > 0 {
+			break // nothing waits for a hook
+		}
+	}
+	if b, err := os.ReadFile(told); err != nil || strings.Count(string(b), "\n") != 1 || !strings.HasPrefix(string(b), "secondary 2 web waits for primary/1") {
+		t.Errorf("on_problem was told %q, %v", b, err)
+	}
 	x.says("arbiter", "`hanode confirm-off primary`", 0)
 	time.Sleep(time.Second) // four deadtimes
 	if d.runs("secondary") {
