@@ -28,6 +28,7 @@ var readsWall = map[string]string{
 	"agent/leader.go":  "stamps a command: people read it in events",
 	"agent/twonode.go": "stamps a command; and of two operators' words that cross the later one counts: a wrong order loses what was changed between, it makes no second holder",
 	"agent/worker.go":  "stamps a command, and since when a group runs: people read it in events and status",
+	"agent/blocked.go": "stamps a command: people read it in events",
 	"agent/claims.go":  "since when a conflict is, and a group where it is, for people",
 	"agent/links.go":   "since when a device is down, for people",
 	"agent/pulse.go":   "when a stall was, for people",

@@ -21,6 +21,10 @@ import (
 // reportLimit bounds asking the nodes.
 const reportLimit = 2 * time.Second
 
+// reportBytes bounds the outputs of one report together; if there are more, each is cut to
+// its share.
+const reportBytes = 2 << 20
+
 // Report answers another node, or this one's own status.
 func (s service) Report(group string) peer.Report {
 	var out peer.Report
@@ -28,12 +32,22 @@ func (s service) Report(group string) peer.Report {
 	if w == nil {
 		return out
 	}
-	for _, r := range append(w.warm.res.Status(), w.res.Status()...) {
+	all := append(w.warm.res.Status(), w.res.Status()...)
+	total, n := 0, 0
+	for _, r := range all {
+		for _, op := range r.Operations {
+			total, n = total+len(op.Output), n+1
+		}
+	}
+	for _, r := range all {
 		if len(r.Operations) == 0 && r.State == resource.Stopped {
 			continue // nothing was ever done with it here
 		}
 		x := peer.Resource{Type: r.Type, Name: r.Name, State: string(r.State), Err: r.Err}
 		for _, op := range r.Operations {
+			if total > reportBytes {
+				op.Output = op.End(reportBytes / n)
+			}
 			x.Operations = append(x.Operations, peer.Operation{
 				Name: op.Name, At: op.At, Took: op.Took, Running: op.Running, Err: op.Err, Output: op.Output,
 			})

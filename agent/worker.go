@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 	"time"
 
 	"hanode/failover"
@@ -156,40 +154,6 @@ func (w *worker) chase() bool {
 	a.hold.Unlock()
 	a.revoke(waits, "")
 	return ours
-}
-
-// noteBlocked tells, once for each epoch, that the group is ours and does not start
-// because of somebody who may still run it: the history, and the group's on_problem.
-func (w *worker) noteBlocked() {
-	a := w.a
-	w.mu.Lock()
-	rec := w.rec
-	w.mu.Unlock()
-	// Mostly nothing waits, or only for a lease to expire: cheap to see, in each turn of
-	// each group.
-	stuck := slices.ContainsFunc(rec.Waits, func(x fsm.Wait) bool {
-		return !x.Live && !x.Off && (rec.Exclusive || x.Bound >= spec.Unbounded)
-	})
-	if self, ok := a.ref(); !stuck || w.blockedAt == rec.Epoch || !ok || rec.Owner != self {
-		return
-	}
-	var texts []string
-	a.machine.View(func(s *fsm.State) {
-		if g := s.Groups[w.name]; g != nil && g.Epoch == rec.Epoch && !g.Deleted {
-			for _, p := range blocked(g) {
-				texts = append(texts, p.Text)
-			}
-		}
-	})
-	if len(texts) == 0 {
-		return
-	}
-	w.blockedAt = rec.Epoch
-	ev := fsm.Event{
-		Time: a.host.Clock.Wall(), Node: a.cfg.Name, Group: w.name, Epoch: rec.Epoch, Kind: "blocked", Text: strings.Join(texts, "; "),
-	}
-	w.hook(hookProblem, rec, ev.Text)
-	a.goLoop(func(ctx context.Context) { w.tell(ctx, 0, ev) })
 }
 
 // specOf is the spec that the record is about; false while this node's log lags.
@@ -391,8 +355,10 @@ func (w *worker) tell(ctx context.Context, running id.Epoch, ev fsm.Event) {
 // evidence is the end of what failed last printed, for the history.
 func (w *worker) evidence() string {
 	op := w.res.LastFailure()
-	if o := w.warm.res.LastFailure(); o.At.After(op.At) {
-		op = o
+	if w.warm.trouble() != nil {
+		if o := w.warm.res.LastFailure(); o.At.After(op.At) {
+			op = o
+		}
 	}
 	return op.End(fsm.MaxOutput)
 }
@@ -510,54 +476,4 @@ func (w *worker) takeOff() {
 	if err := w.a.leaving.off(w.name, w.a.kernel.Del); err != nil {
 		w.a.log.Warn("silenced addresses could not be taken off", "group", w.name, "err", err)
 	}
-}
-
-// stopAgain is how long a group that did not stop, and could not be killed, is left
-// alone until that is tried again.
-const stopAgain = time.Second
-
-// stuck is the end of a stop after which something may still run: nothing is
-// released, so that the group starts nowhere else while this node is heard. The
-// cluster is told once for each epoch.
-func (w *worker) stuck(running id.Epoch, err error) {
-	a := w.a
-	w.mu.Lock()
-	w.problem = err.Error()
-	told := w.stuckAt == running
-	w.stuckAt = running
-	w.mu.Unlock()
-	a.problems.set("stop-failed", fmt.Sprintf("%s: %v", w.name, err))
-	if !told {
-		a.log.Error("the group does not let go; it is not released", "group", w.name, "epoch", running, "err", err)
-		ev := fsm.Event{
-			Time: a.host.Clock.Wall(), Node: a.cfg.Name, Group: w.name, Epoch: running, Kind: kindStuck,
-			Text: fmt.Sprintf("%s does not stop on %s: %v", w.name, a.cfg.Name, err), Output: w.evidence(),
-		}
-		w.mu.Lock()
-		rec := w.rec
-		w.mu.Unlock()
-		rec.Epoch = running
-		w.hook(hookProblem, rec, ev.Text)
-		a.goLoop(func(ctx context.Context) { w.tell(ctx, running, ev) })
-	}
-	sleepCtx(a.ctx, stopAgain)
-}
-
-// kindStuck is the kind of the event that says so.
-const kindStuck = "stop-failed"
-
-// stuckOn finds who said of a claim on g that still counts that it does not stop.
-func stuckOn(s *fsm.State, g *fsm.Group) (e fsm.Event, ok bool) {
-	for _, e := range slices.Backward(s.Events) {
-		if e.Kind != kindStuck || e.Group != g.Spec.Name {
-			continue
-		}
-		claimed := g.Owner.Name == e.Node && g.Epoch == e.Epoch && !g.OwnerReleased && !g.Started
-		if claimed || slices.ContainsFunc(g.Waits, func(w fsm.Wait) bool {
-			return w.Live && w.Group == e.Group && w.Node.Name == e.Node && w.Epoch == e.Epoch
-		}) {
-			return e, true
-		}
-	}
-	return fsm.Event{}, false
 }
