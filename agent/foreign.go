@@ -80,7 +80,8 @@ func (a *Agent) strays(ctx context.Context, g spec.Group, fresh bool) []resource
 	return next.found
 }
 
-// knownStrays is what strays said last; it looks only if it never did.
+// knownStrays is what strays said last; it looks only if it never did, and not for longer
+// than judgeLimit: clients wait, and a monitor that hangs tells nothing.
 func (a *Agent) knownStrays(ctx context.Context, g spec.Group) []resource.Stray {
 	a.foreign.mu.Lock()
 	was, known := a.foreign.of[formOf(g)]
@@ -88,6 +89,8 @@ func (a *Agent) knownStrays(ctx context.Context, g spec.Group) []resource.Stray 
 	if known {
 		return was.found
 	}
+	ctx, cancel := context.WithTimeout(ctx, judgeLimit)
+	defer cancel()
 	return a.strays(ctx, g, true)
 }
 
