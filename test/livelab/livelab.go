@@ -35,14 +35,16 @@ const Groups = `group "web" {
 
 // Options say what to build. Zero values have a meaning.
 type Options struct {
-	Dir     string   // needed: files of all hosts
-	Binary  string   // needed: hanode
-	Profile string   // timing profile; "" = fast
-	Names   []string // hosts, "arbiter" is a witness; nil = primary, secondary, arbiter
-	Groups  string   // applied at founding; "" = Groups
-	Level   string   // log level; "" = debug
-	Disks   bool     // each data_dir is on a Disk of its own; takes root
-	Cgroups bool     // each agent is in a Cgroup of its own; takes root
+	Dir     string // needed: files of all hosts
+	Binary  string // needed: hanode
+	Profile string // timing profile; "" = fast
+	// Names are the hosts, "arbiter" is a witness; nil = primary, secondary, arbiter. Of
+	// two the node files say two_node = "manual".
+	Names   []string
+	Groups  string // applied at founding; "" = Groups
+	Level   string // log level; "" = debug
+	Disks   bool   // each data_dir is on a Disk of its own; takes root
+	Cgroups bool   // each agent is in a Cgroup of its own; takes root
 	// Through starts the agent of a node by another command, which becomes it.
 	Through map[string][]string
 }
@@ -109,6 +111,9 @@ func (c *Cluster) build() error {
 			role = "  role = \"witness\"\n"
 		}
 		fmt.Fprintf(&founders, "node %q {\n  address = \"10.0.0.%d\"\n%s}\n", n, i+1, role)
+	}
+	if len(c.opts.Names) == 2 {
+		founders.WriteString("two_node = \"manual\"\n")
 	}
 	for i, name := range c.opts.Names {
 		h, err := c.Lab.AddHost(name, i+1)
