@@ -218,13 +218,13 @@ func TestOutputThatCannotBeWritten(t *testing.T) {
 		{"maintenance", "off"},
 	} {
 		var errs bytes.Buffer
-		code := run(append(args, "--socket", h.socket), strings.NewReader(""), full, &errs)
+		code := run("hanode", append(args, "--socket", h.socket), strings.NewReader(""), full, &errs)
 		if code != api.ExitFailed || !strings.Contains(errs.String(), "no space left") {
 			t.Errorf("%v: exit %d, %q", args, code, &errs)
 		}
 	}
 	var out bytes.Buffer
-	if code := run(nil, strings.NewReader(""), &out, os.Stderr); code != 0 || !strings.Contains(out.String(), "Usage:") {
+	if code := run("hanode", nil, strings.NewReader(""), &out, os.Stderr); code != 0 || !strings.Contains(out.String(), "Usage:") {
 		t.Errorf("no arguments: exit %d, %q", code, &out)
 	}
 }

@@ -26,14 +26,19 @@ import (
 // version is set by the linker: -ldflags "-X main.version=1.2.3".
 var version string
 
-func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
+func main() { os.Exit(run(os.Args[0], os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
 
-// run executes one command line and returns its exit code.
-func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+// run executes one command line and returns its exit code. name is what the binary was
+// called by: some names are commands of their own (see oldName).
+func run(name string, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends the process the hard way
-	return newApp(stdin, stdout, stderr).run(ctx, args)
+	a := newApp(stdin, stdout, stderr)
+	if code, is := a.oldName(ctx, name, args); is {
+		return code
+	}
+	return a.run(ctx, args)
 }
 
 // app is what every command shares.
