@@ -237,6 +237,8 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	a.goLoop(a.fitLoop)
 	a.goLoop(a.probeOwn)
 	a.goLoop(a.superviseLoop)
+	a.goLoop(a.watchdogLoop)
+	a.respawn()
 	if a.opts.Supervisor != nil {
 		a.opts.Supervisor.Ready()
 	}

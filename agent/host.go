@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -52,6 +53,8 @@ type Host struct {
 	Realtime func(ctx context.Context, told func(realtime.State))
 	// Stores opens raft's disk.
 	Stores func(dir string) (cluster.Stores, error)
+	// Watchdog opens a watchdog device. nil = as the path says.
+	Watchdog func(path string) (io.WriteCloser, error)
 	// SetAside takes raft's files out of the way; Stores then makes new ones.
 	SetAside func(dir string) error
 	// Exit ends the process at once; the kernel takes back what it held.

@@ -97,6 +97,7 @@ type host struct {
 	gear func(vip.Kernel) vip.Kernel
 	fits func(vip.Address) error // whether it has the device of an address; nil = of every one
 	held heldClock
+	dog  func(path string) (io.WriteCloser, error) // its watchdog; nil = it has none
 
 	mu      sync.Mutex
 	kernel  *vipfake.Host
@@ -187,9 +188,14 @@ func (h *host) config() *config.Node {
 	if len(h.lab.nodes) == 2 {
 		twoNode = config.TwoNodeManual
 	}
+	watchdog := ""
+	if h.dog != nil {
+		watchdog = "/dev/watchdog"
+	}
 	return &config.Node{
-		TwoNode: twoNode,
-		File:    "hanode.hcl", Cluster: "web", Name: h.name, DataDir: h.dir, KeyFile: h.lab.key, Port: 7694,
+		Watchdog: watchdog,
+		TwoNode:  twoNode,
+		File:     "hanode.hcl", Cluster: "web", Name: h.name, DataDir: h.dir, KeyFile: h.lab.key, Port: 7694,
 		Links: []string{"eth0", "eth1"}, Timing: h.lab.tm, Nodes: h.lab.nodes, GroupsFile: h.lab.group,
 	}
 }
@@ -221,7 +227,7 @@ func (h *host) start() {
 	fits := h.fits
 	opts := Options{Version: "test", Log: log, Supervisor: told{func() { h.mu.Lock(); h.ready = true; h.mu.Unlock() }}, Host: &Host{
 		Network: h.wire, Clock: gatedClock{agentClock{h}, sys}, ID: fmt.Sprintf("boot-%s-%d", h.name, h.boot),
-		Boot: fmt.Sprint(h.boot), Machine: h.name,
+		Boot: fmt.Sprint(h.boot), Machine: h.name, Watchdog: h.dog,
 		Claim: func(string) (func() error, error) { return func() error { return nil }, nil },
 		Kernel: func(string, func(string, string)) (vip.Kernel, error) {
 			sys.Kernel = h.kernel.Open()
