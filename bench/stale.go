@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"time"
@@ -32,30 +33,47 @@ func stale(o options) error {
 }
 
 const (
-	arpLost   = 2250 * time.Millisecond // 2 s after the new owner's first announcement under fast
-	pingEvery = 2 * time.Millisecond
+	arpLost  = 2250 * time.Millisecond // 2 s after the new owner's first announcement under fast
+	staleAsk = 2 * time.Millisecond
 )
 
+// staleOnce goes by when questions were asked: their number says less on a machine that
+// leaves some out.
 func staleOnce(c *livelab.Cluster, f *figures) error {
-	p, err := watch.StartPings(c.Client, netip.MustParseAddr(livelab.VIP), pingEvery)
+	for _, n := range c.Nodes {
+		s, err := watch.StartAnswers(n.Host)
+		if err != nil {
+			return err
+		}
+		defer s.Close()
+	}
+	p, err := watch.StartClient(c.Client, netip.MustParseAddr(livelab.VIP), staleAsk)
 	if err != nil {
 		return err
 	}
 	time.Sleep(1500 * time.Millisecond) // the client knows the owner, and not since just now
-	if err := c.Client.LoseARP("eth0", true); err != nil {
-		return err
-	}
+	err = c.Client.LoseARP("eth0", true)
 	begin := time.Now()
-	if err := c.Get("primary").PowerCut(); err != nil {
-		return err
+	if err == nil {
+		err = c.Get("primary").PowerCut()
 	}
 	time.Sleep(time.Until(begin.Add(arpLost)))
-	if err := c.Client.LoseARP("eth0", false); err != nil {
-		return err
+	if err == nil {
+		err = c.Client.LoseARP("eth0", false)
 	}
+	through := time.Now()
 	time.Sleep(6 * time.Second)
-	silent := time.Duration(p.Stop().LongestRow) * pingEvery
-	f.add("without an answer, ms", ms(silent))
-	f.add("of that after ARP gets through again, ms", ms(silent-arpLost))
+	seen := p.Stop()
+	switch {
+	case err != nil:
+		return err
+	case seen.Until.IsZero():
+		return errors.New("the client was never without an answer, or never had one again")
+	case seen.Until.Before(begin.Add(arpLost)):
+		return fmt.Errorf("the client had an answer %v before ARP got through: what lost it did not lose all", begin.Add(arpLost).Sub(seen.Until))
+	}
+	fmt.Printf("  %.1f ms without an answer, %.1f ms of it after ARP got through again\n", ms(seen.Silence), ms(seen.Until.Sub(through)))
+	f.add("without an answer, ms", ms(seen.Silence))
+	f.add("of that after ARP gets through again, ms", ms(seen.Until.Sub(through)))
 	return powerOn(c)
 }

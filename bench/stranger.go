@@ -48,14 +48,17 @@ func stranger(o options) error {
 	})
 }
 
-const strangerStays = 12 * time.Second
+const (
+	strangerStays = 12 * time.Second
+	strangerPing  = 2 * time.Millisecond
+)
 
 func strangerOnce(c *livelab.Cluster, h *netlab.Host, loud bool, f *figures) error {
 	if err := c.Settled(40 * time.Second); err != nil {
 		return err
 	}
 	vip := netip.MustParseAddr(livelab.VIP)
-	p, err := watch.StartPings(c.Client, vip, pingEvery)
+	p, err := watch.StartPings(c.Client, vip, strangerPing)
 	if err != nil {
 		return err
 	}
@@ -73,7 +76,7 @@ func strangerOnce(c *livelab.Cluster, h *netlab.Host, loud bool, f *figures) err
 	time.Sleep(time.Until(begin.Add(strangerStays)))
 	name := map[bool]string{false: "quiet", true: "loud"}[loud]
 	f.add(name+", until status says so, ms", ms(named))
-	f.add(name+", client without an answer, ms", ms(time.Duration(p.Stop().LongestRow)*pingEvery))
+	f.add(name+", client without an answer, ms", ms(p.Stop().Silence))
 	if err != nil {
 		return err
 	}

@@ -146,6 +146,8 @@ type Served struct {
 	// was, with some between them that were not. 0 = none was lost. While this machine
 	// stands still nothing is asked, and that is no silence.
 	Silence time.Duration
+	// Until is when the question was asked that ended Silence; zero = there was none.
+	Until time.Time
 }
 
 // Stop ends the asking, and tells what was seen, without the last 100 ms.
@@ -165,8 +167,8 @@ func (c *Client) Stop() Served {
 			s.Lost++
 			continue
 		}
-		if last >= 0 && i > last+1 {
-			s.Silence = max(s.Silence, q.at.Sub(c.asked[last].at))
+		if last >= 0 && i > last+1 && q.at.Sub(c.asked[last].at) > s.Silence {
+			s.Silence, s.Until = q.at.Sub(c.asked[last].at), q.at
 		}
 		last = i
 	}

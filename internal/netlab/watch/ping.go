@@ -17,6 +17,10 @@ type Pings struct {
 	Sent, Lost int
 	// LongestRow is the most that were lost one after the other.
 	LongestRow int
+	// Silence is the longest time from a request that was answered to the next that was,
+	// with some between them that were not. 0 = none was lost. A machine that is late
+	// leaves requests out, so that their number says less than this.
+	Silence time.Duration
 }
 
 // Pinger is an ordinary client: it asks by ICMP through its own kernel, with the
@@ -31,8 +35,8 @@ type Pinger struct {
 	quit chan struct{}
 	done sync.WaitGroup
 
-	mu       sync.Mutex
-	answered []bool // by request; guarded by mu
+	mu    sync.Mutex
+	asked []asking // guarded by mu
 }
 
 // lastPing is how long Stop waits for answers.
@@ -58,7 +62,7 @@ func StartPings(h *netlab.Host, to netip.Addr, every time.Duration) (*Pinger, er
 func (p *Pinger) Look() Pings {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return count(p.answered[:max(0, len(p.answered)-int(lastPing/p.every))])
+	return count(p.asked[:max(0, len(p.asked)-int(lastPing/p.every))])
 }
 
 // Stop ends the pings and returns what became of all.
@@ -67,18 +71,21 @@ func (p *Pinger) Stop() Pings {
 	time.Sleep(lastPing)
 	_ = p.conn.Close()
 	p.done.Wait()
-	return count(p.answered)
+	return count(p.asked)
 }
 
-func count(answered []bool) Pings {
-	r, row := Pings{Sent: len(answered)}, 0
-	for _, ok := range answered {
-		if row++; ok {
-			row = 0
+func count(asked []asking) Pings {
+	r, last := Pings{Sent: len(asked)}, -1
+	for i, q := range asked {
+		if !q.answered {
+			r.Lost++
+			r.LongestRow = max(r.LongestRow, i-last)
 			continue
 		}
-		r.Lost++
-		r.LongestRow = max(r.LongestRow, row)
+		if last >= 0 && i > last+1 {
+			r.Silence = max(r.Silence, q.at.Sub(asked[last].at))
+		}
+		last = i
 	}
 	return r
 }
@@ -94,8 +101,8 @@ func (p *Pinger) send() {
 		case <-tick.C:
 		}
 		p.mu.Lock()
-		request := uint32(len(p.answered))
-		p.answered = append(p.answered, false)
+		request := uint32(len(p.asked))
+		p.asked = append(p.asked, asking{at: time.Now()})
 		p.mu.Unlock()
 		b = [16]byte{8} // echo request
 		binary.BigEndian.PutUint16(b[4:], p.id)
@@ -118,8 +125,8 @@ func (p *Pinger) read() {
 			continue // no echo reply, or another's
 		}
 		p.mu.Lock()
-		if request := binary.BigEndian.Uint32(b[8:]); int(request) < len(p.answered) {
-			p.answered[request] = true
+		if request := binary.BigEndian.Uint32(b[8:]); int(request) < len(p.asked) {
+			p.asked[request].answered = true
 		}
 		p.mu.Unlock()
 	}
