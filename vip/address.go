@@ -10,7 +10,7 @@ import (
 type Address struct {
 	Addr   netip.Addr   // never IPv4 in IPv6, no zone
 	Prefix netip.Prefix // as written: its bits name the network, not what goes on the device
-	Dev    string       // "" = the device whose subnet holds Addr
+	Dev    string       // "" = the device with a subnet that holds Addr, or else a route to it
 
 	// Network puts it on with Prefix's length, and for IPv4 the broadcast address;
 	// otherwise as /32 or /128.

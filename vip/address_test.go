@@ -79,14 +79,21 @@ func TestChooseDevice(t *testing.T) {
 		8: {index: 8, name: "wg0"},
 	}
 	have := []assigned{
-		{1, prefix("127.0.0.1/8"), false},
-		{2, prefix("10.0.0.1/24"), false},
-		{2, prefix("10.0.0.2/24"), false},
-		{3, prefix("10.1.0.1/16"), false},
-		{4, prefix("10.1.0.2/16"), false},
-		{7, prefix("10.3.0.100/32"), true},
-		{8, prefix("10.4.0.1/24"), false},
-		{7, prefix("fd00::1/64"), false},
+		{index: 1, prefix: prefix("127.0.0.1/8")},
+		{index: 2, prefix: prefix("10.0.0.1/24")},
+		{index: 2, prefix: prefix("10.0.0.2/24")},
+		{index: 3, prefix: prefix("10.1.0.1/16")},
+		{index: 4, prefix: prefix("10.1.0.2/16")},
+		{index: 7, prefix: prefix("10.3.0.100/32"), marked: true},
+		{index: 8, prefix: prefix("10.4.0.1/24")},
+		{index: 7, prefix: prefix("fd00::1/64")},
+		{index: 3, prefix: prefix("10.0.0.0/25"), route: true}, // an address tells more
+		{index: 3, prefix: prefix("10.5.0.0/16"), route: true},
+		{index: 2, prefix: prefix("10.5.7.0/24"), route: true},
+		{index: 2, prefix: prefix("10.6.0.0/24"), route: true},
+		{index: 3, prefix: prefix("10.6.0.0/24"), route: true},
+		{index: 3, prefix: prefix("10.7.0.100/32"), route: true},
+		{index: 3, prefix: prefix("fd05::/64"), route: true},
 	}
 	for _, c := range []struct{ addr, dev, want string }{
 		{"10.0.0.100", "", "eth0"},
@@ -94,6 +101,11 @@ func TestChooseDevice(t *testing.T) {
 		{"fd00::100", "", "eth2"},
 		{"10.1.0.100", "", "br0 and eth1 all have"},
 		{"10.3.0.100", "", "no device has a subnet"}, // a VIP's own /32 is no subnet
+		{"10.5.0.100", "", "eth1"},
+		{"10.5.7.100", "", "eth0"}, // the most specific one
+		{"10.6.0.100", "", "eth0 and eth1 all have a route to its network"},
+		{"10.7.0.100", "", "or a route to its network"},
+		{"fd05::100", "", "eth1"},
 		{"10.0.0.100", "eth9", "eth9 does not exist; this host has br0, eth0"},
 		{"10.0.0.100", "tap0", "not an Ethernet device that can be guarded"},
 		{"10.4.0.100", "", "not an Ethernet device that can be guarded"},

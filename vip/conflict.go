@@ -245,7 +245,7 @@ func (h *host) askLoop(ctx context.Context) {
 			gap = max(askGap, every/time.Duration(max(1, len(round))))
 			have = nil
 			if len(round) > 0 {
-				have, _ = h.rtnl.addresses() // without them it asks about less
+				have, _ = h.rtnl.networks(round...) // without them it asks about less
 			}
 		}
 		if len(round) > 0 {
@@ -294,7 +294,7 @@ func (h *host) asker(a Address, have []assigned) (d device, own netip.Addr, ok b
 		}
 	}
 	for _, x := range have {
-		if x.index == d.index && x.prefix.Addr().Is6() && x.prefix.Addr().IsLinkLocalUnicast() {
+		if x.index == d.index && !x.route && x.prefix.Addr().Is6() && x.prefix.Addr().IsLinkLocalUnicast() {
 			own = x.prefix.Addr()
 		}
 	}
@@ -326,7 +326,7 @@ func (h *host) InUse(ctx context.Context, addrs []Address) map[netip.Addr]net.Ha
 	for _, a := range addrs {
 		wanted[a.Addr] = true
 	}
-	have, err := h.rtnl.addresses()
+	have, err := h.rtnl.networks(addrs...)
 	if err != nil {
 		h.log.Warn("cannot ask whether addresses are in use", "err", err)
 		return out

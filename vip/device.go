@@ -3,6 +3,7 @@ package vip
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -73,6 +74,8 @@ type assigned struct {
 	index  int
 	prefix netip.Prefix
 	marked bool // carries our mark
+	// route: no address, but a network that a route says is on this device's link.
+	route bool
 }
 
 // address is what stands there as an address of ours.
@@ -80,8 +83,33 @@ func (x assigned) address() Address {
 	return Address{Addr: x.prefix.Addr(), Prefix: x.prefix, Network: !x.prefix.IsSingleIP()}
 }
 
-// choose picks the device for a: the named one, or the only one with a subnet
-// that holds it.
+// subnets lists the devices on whose network a is: by their addresses or, only if there
+// is none, by the most specific route to what is on their link.
+func (ds devices) subnets(a netip.Addr, have []assigned) (fits []assigned, byRoute bool) {
+	var routes []assigned
+	for _, h := range have {
+		d, ok := ds[h.index]
+		if !ok || d.loopback || h.prefix.IsSingleIP() || !h.prefix.Masked().Contains(a) {
+			continue
+		}
+		if !h.route {
+			fits = append(fits, h)
+			continue
+		}
+		if len(routes) > 0 && h.prefix.Bits() > routes[0].prefix.Bits() {
+			routes = routes[:0]
+		}
+		if len(routes) == 0 || h.prefix.Bits() == routes[0].prefix.Bits() {
+			routes = append(routes, h)
+		}
+	}
+	if len(fits) > 0 {
+		return fits, false
+	}
+	return routes, len(routes) > 0
+}
+
+// choose picks the device for a: the named one, or the only one on whose network it is.
 func (ds devices) choose(a Address, have []assigned) (device, error) {
 	d, err := ds.find(a, have)
 	if err != nil {
@@ -102,22 +130,26 @@ func (ds devices) find(a Address, have []assigned) (device, error) {
 		return d, nil
 	}
 	fits := map[string]device{}
-	for _, h := range have {
-		d, ok := ds[h.index]
-		if ok && !d.loopback && !h.prefix.IsSingleIP() && h.prefix.Masked().Contains(a.Addr) {
-			fits[d.name] = d
-		}
+	on, byRoute := ds.subnets(a.Addr, have)
+	for _, h := range on {
+		fits[ds[h.index].name] = ds[h.index]
 	}
-	var names []string
-	for name, d := range fits {
-		names = append(names, name)
-		if len(fits) == 1 {
+	if len(fits) == 1 {
+		for _, d := range fits {
 			return d, nil
 		}
 	}
-	if len(names) == 0 {
-		return device{}, fmt.Errorf("%w %s: no device has a subnet that holds it; name one with dev (this host has %s)", ErrNoDevice, a.Addr, ds.names())
+	what := "a subnet that holds it"
+	if byRoute {
+		what = "a route to its network"
 	}
-	slices.Sort(names)
-	return device{}, fmt.Errorf("%w %s: %s all have a subnet that holds it; name one with dev", ErrNoDevice, a.Addr, strings.Join(names, " and "))
+	return device{}, noDevice(a, slices.Sorted(maps.Keys(fits)), what, ds.names())
+}
+
+// noDevice is the error where not exactly one device fits.
+func noDevice(a Address, fit []string, what, all string) error {
+	if len(fit) == 0 {
+		return fmt.Errorf("%w %s: no device has a subnet that holds it, or a route to its network; name one with dev (this host has %s)", ErrNoDevice, a.Addr, all)
+	}
+	return fmt.Errorf("%w %s: %s all have %s; name one with dev", ErrNoDevice, a.Addr, strings.Join(fit, " and "), what)
 }

@@ -4,8 +4,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
-	"strings"
+
+	"github.com/vishvananda/netlink"
 )
 
 // Fits says why this host, in the network namespace of this process, has no device
@@ -16,34 +16,30 @@ func Fits(a Address) error {
 	if err != nil {
 		return fmt.Errorf("list the devices: %w", err)
 	}
-	var names, fits []string
+	ds := devices{}
 	for _, d := range all {
-		names = append(names, d.Name)
-		if a.Dev != "" {
-			if d.Name == a.Dev {
-				return nil
-			}
-			continue
+		if a.Dev != "" && d.Name == a.Dev {
+			return nil
 		}
-		addrs, err := d.Addrs()
-		if err != nil || d.Flags&net.FlagLoopback != 0 {
-			continue
-		}
-		for _, x := range addrs {
-			p, err := netip.ParsePrefix(x.String())
-			if err == nil && !p.IsSingleIP() && p.Masked().Contains(a.Addr) && !slices.Contains(fits, d.Name) {
-				fits = append(fits, d.Name)
+		ds[d.Index] = device{index: d.Index, name: d.Name, loopback: d.Flags&net.FlagLoopback != 0}
+	}
+	var have []assigned
+	if a.Dev == "" {
+		for _, d := range all {
+			addrs, err := d.Addrs()
+			if err != nil {
+				continue // gone meanwhile
 			}
+			for _, x := range addrs {
+				if p, err := netip.ParsePrefix(x.String()); err == nil {
+					have = append(have, assigned{index: d.Index, prefix: p})
+				}
+			}
+		}
+		if have, err = withRoutes(have, []Address{a}, netlink.RouteListFiltered); err != nil {
+			return err
 		}
 	}
-	slices.Sort(names)
-	switch {
-	case a.Dev != "":
-		return fmt.Errorf("%w %s: %s does not exist; this host has %s", ErrNoDevice, a.Addr, a.Dev, strings.Join(names, ", "))
-	case len(fits) == 0:
-		return fmt.Errorf("%w %s: no device has a subnet that holds it; name one with dev (this host has %s)", ErrNoDevice, a.Addr, strings.Join(names, ", "))
-	case len(fits) > 1:
-		return fmt.Errorf("%w %s: %s all have a subnet that holds it; name one with dev", ErrNoDevice, a.Addr, strings.Join(fits, " and "))
-	}
-	return nil
+	_, err = ds.find(a, have)
+	return err
 }

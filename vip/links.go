@@ -251,12 +251,11 @@ func (h *host) lookLinks() {
 	}
 	nets := map[int][]netip.Prefix{}
 	if unnamed {
-		addrs, err := h.rtnl.addresses()
+		nets, err = h.linkNets(have)
 		if err != nil {
 			h.log.Debug("looking at the addresses", "err", err)
 			return
 		}
-		nets = subnets(addrs)
 	}
 	var facts []linkstate.Fact
 	for _, d := range have {
@@ -284,6 +283,32 @@ func (h *host) lookLinks() {
 	}
 	l.mu.Unlock()
 	l.ripen()
+}
+
+// linkNets lists the networks on each device's link, as far as addresses need to know.
+func (h *host) linkNets(ds devices) (map[int][]netip.Prefix, error) {
+	l := h.links
+	l.mu.Lock()
+	want := slices.Clone(l.want)
+	l.mu.Unlock()
+	have, err := h.rtnl.networks(want...)
+	if err != nil {
+		return nil, err
+	}
+	var on []assigned
+	for _, x := range have {
+		if !x.route {
+			on = append(on, x)
+		}
+	}
+	for _, a := range want { // a route counts only for what it alone tells
+		if a.Dev == "" {
+			if fits, byRoute := ds.subnets(a.Addr, have); byRoute {
+				on = append(on, fits...)
+			}
+		}
+	}
+	return subnets(on), nil
 }
 
 // subnets lists what each device has a subnet of, sorted.

@@ -7,6 +7,7 @@ import (
 	"iter"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -113,6 +114,51 @@ func (r *rtnl) addresses() ([]assigned, error) {
 		}
 		return out, nil
 	}
+}
+
+// networks are the addresses of the host, and what routes say of the links of its devices
+// where one of as names no device and no address tells.
+func (r *rtnl) networks(as ...Address) ([]assigned, error) {
+	have, err := r.addresses()
+	if err != nil {
+		return nil, err
+	}
+	return withRoutes(have, as, r.handle.RouteListFiltered)
+}
+
+// withRoutes adds to have what routes say, by family, if an address of as needs it.
+func withRoutes(have []assigned, as []Address, list func(int, *netlink.Route, uint64) ([]netlink.Route, error)) ([]assigned, error) {
+	out := have
+	asked := map[int]bool{}
+	for _, a := range as {
+		family := familyOf(a.Addr)
+		if a.Dev != "" || asked[family] || slices.ContainsFunc(have, func(h assigned) bool { return !h.prefix.IsSingleIP() && h.prefix.Masked().Contains(a.Addr) }) {
+			continue
+		}
+		asked[family] = true
+		routes, err := list(family, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+		if err != nil {
+			return nil, fmt.Errorf("list the routes: %w", err)
+		}
+		for _, x := range routes {
+			if p, ok := onLink(x); ok {
+				out = append(out, assigned{index: x.LinkIndex, prefix: p, route: true})
+			}
+		}
+	}
+	return out, nil
+}
+
+// onLink is the network that a route says is on its device's link; false = it is none
+// such route, or a default.
+func onLink(x netlink.Route) (netip.Prefix, bool) {
+	if x.Dst == nil || x.Gw != nil || x.Via != nil || len(x.MultiPath) > 0 || x.Type != unix.RTN_UNICAST || x.Protocol == ourProto {
+		return netip.Prefix{}, false
+	}
+	a, ok := netip.AddrFromSlice(x.Dst.IP)
+	bits, _ := x.Dst.Mask.Size()
+	p := netip.PrefixFrom(a.Unmap(), bits)
+	return p, ok && p.IsValid() && bits > 0 && !p.IsSingleIP()
 }
 
 // parseAddress reads one RTM_NEWADDR body. A message it cannot make sense of is

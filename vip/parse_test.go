@@ -25,7 +25,7 @@ func FuzzParseAddress(f *testing.F) {
 func TestParseAddressMark(t *testing.T) {
 	msg := []byte{unix.AF_INET, 32, 0, 0, 2, 0, 0, 0, 8, 0, unix.IFA_LOCAL, 0, 10, 9, 0, 100, 5, 0, attrProto, 0, ourProto, 0, 0, 0}
 	a, ok := parseAddress(msg)
-	if want := (assigned{2, netip.MustParsePrefix("10.9.0.100/32"), true}); !ok || a != want {
+	if want := (assigned{index: 2, prefix: netip.MustParsePrefix("10.9.0.100/32"), marked: true}); !ok || a != want {
 		t.Errorf("got %+v %t, want %+v", a, ok, want)
 	}
 	msg[20] = 3

@@ -117,7 +117,7 @@ func (h *host) devicesOf(as []Address, places []place, errs []error) (map[int]*u
 	var have []assigned
 	if slices.ContainsFunc(as, func(a Address) bool { return a.Dev == "" }) {
 		var err error
-		if have, err = h.rtnl.addresses(); err != nil {
+		if have, err = h.rtnl.networks(as...); err != nil {
 			return nil, err
 		}
 	}
