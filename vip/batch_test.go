@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -110,6 +111,66 @@ func TestBatchOfMessages(t *testing.T) {
 	}
 	if errs := b.send(nil); len(errs) != 0 {
 		t.Errorf("nothing gives %v", errs)
+	}
+}
+
+// isLocal reports whether the machine delivers to itself what is for a.
+func (m *machine) isLocal(t *testing.T, a netip.Addr) (local bool) {
+	t.Helper()
+	must(t, m.Do(func() error {
+		r, err := netlink.RouteGet(a.AsSlice())
+		local = err == nil && len(r) > 0 && r[0].Type == unix.RTN_LOCAL
+		return nil // no route is none
+	}))
+	return local
+}
+
+// What is for an IPv6 address is delivered as soon as the address is on, although the
+// kernel's own route is made by a work queue; and not any more when it is off, whoever
+// took it off.
+func TestAddressIsReachedAtOnce(t *testing.T) {
+	l := newLab(t)
+	k := l.host.open(t, options(modes()[0], t.TempDir()))
+	must(t, k.Prepare(bothVIPs))
+	must(t, k.Renew(in(30*time.Second)))
+	for i := range 100 {
+		must(t, k.Add(bothVIPs...))
+		for _, a := range bothVIPs {
+			if !l.host.isLocal(t, a.Addr) {
+				t.Fatalf("try %d: %s is on, and not reached", i, a.Addr)
+			}
+		}
+		must(t, k.Del(bothVIPs...))
+		for _, a := range bothVIPs {
+			if l.host.isLocal(t, a.Addr) {
+				t.Fatalf("try %d: %s is off, and reached", i, a.Addr)
+			}
+		}
+	}
+	index := l.host.index(t, "eth0")
+	b, err := newBatcher(l.host.Thread)
+	must(t, err)
+	t.Cleanup(b.close)
+	bring := func() {
+		m, _ := bridge(unix.RTM_NEWROUTE, index, vip6.Addr)
+		if err := b.send([]message{m})[0]; err != nil && !errors.Is(err, unix.EEXIST) { // that one lasts anew
+			t.Error(err)
+		}
+		if !l.host.isLocal(t, vip6.Addr) {
+			t.Error("there is no bridge")
+		}
+	}
+	bring()
+	bring()
+	begin := boot()
+	until(t, "it is over by itself", func() bool { return !l.host.isLocal(t, vip6.Addr) })
+	t.Logf("over after %v", boot()-begin)
+	bring()
+	if must(t, k.rtnl.removeRouting()); l.host.isLocal(t, vip6.Addr) {
+		t.Error("a bridge that an agent left is not cleaned up")
+	}
+	if _, ok := bridge(unix.RTM_NEWROUTE, index, vip4.Addr); ok {
+		t.Error("IPv4 needs none")
 	}
 }
 

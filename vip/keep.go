@@ -103,6 +103,9 @@ type kept struct {
 	off   bool          // not on the host, as far as is known
 }
 
+// place is where it belongs.
+func (x *kept) place() place { return place{index: x.index, on: x.addr.onDevice()} }
+
 // renewed notes a lease end. It never blocks.
 func (k *keeper) renewed(end time.Duration) {
 	for {
@@ -157,6 +160,27 @@ func (k *keeper) send(ms ...message) []error {
 	return errs
 }
 
+// bring writes to the kernel as send does, and has what is new there delivered at once:
+// fresh says which messages put on an address that was not there. mu is held.
+func (k *keeper) bring(ms []message, fresh map[int]place) []error {
+	all, at := make([]message, 0, len(ms)+len(fresh)), make([]int, len(ms))
+	for i, m := range ms {
+		at[i] = len(all)
+		all = append(all, m)
+		if p, ok := fresh[i]; ok {
+			if b, ok := bridge(unix.RTM_NEWROUTE, p.index, p.on.Addr()); ok {
+				all = append(all, b)
+			}
+		}
+	}
+	got := k.send(all...)
+	errs := make([]error, len(ms))
+	for i := range ms { // without the bridge it answers a little later
+		errs[i] = got[at[i]]
+	}
+	return errs
+}
+
 // adding is an address and where it is to go.
 type adding struct {
 	Address
@@ -173,7 +197,13 @@ func (k *keeper) add(list []adding) []error {
 		lives[i] = lifetime(now, end, k.spare(x.Addr))
 		msgs[i] = put(x.index, x.Address, lives[i], unix.NLM_F_REPLACE)
 	}
-	errs := k.send(msgs...)
+	fresh := map[int]place{}
+	for i, x := range list {
+		if was := k.kept[x.Addr]; was == nil || was.off || was.index != x.index {
+			fresh[i] = x.place
+		}
+	}
+	errs := k.bring(msgs, fresh)
 	for i, x := range list {
 		if errs[i] == nil {
 			k.kept[x.Addr] = &kept{addr: x.Address, index: x.index, until: now + seconds(lives[i])}
@@ -202,11 +232,7 @@ func (k *keeper) drop(addrs ...netip.Addr) {
 func (k *keeper) takeOff(where ...place) []error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	msgs := make([]message, len(where))
-	for i, p := range where {
-		msgs[i] = takeOff(p.index, p.on)
-	}
-	errs := k.send(msgs...)
+	errs := k.send(takeOffAll(where...)...)[:len(where)]
 	for i, err := range errs {
 		if err != nil && isGone(err) {
 			errs[i] = nil
@@ -326,7 +352,13 @@ func (k *keeper) writeBatch() (back []netip.Addr, rest time.Duration) {
 		lives[i] = lifetime(now, end, k.spare(x.addr.Addr))
 		msgs[i] = put(x.index, x.addr, lives[i], unix.NLM_F_REPLACE)
 	}
-	for i, err := range k.send(msgs...) {
+	fresh := map[int]place{}
+	for i, x := range list {
+		if x.off {
+			fresh[i] = x.place()
+		}
+	}
+	for i, err := range k.bring(msgs, fresh) {
 		x := list[i]
 		if err != nil {
 			k.log.Warn("an address could not be kept on its device", "addr", x.addr.Addr, "err", err)
@@ -356,11 +388,11 @@ func (k *keeper) tooLate(list []*kept) bool {
 	if now < end {
 		return false
 	}
-	msgs := make([]message, len(list))
+	where := make([]place, len(list))
 	for i, x := range list {
-		msgs[i], x.off = takeOff(x.index, x.addr.onDevice()), true
+		where[i], x.off = x.place(), true
 	}
-	for i, err := range k.send(msgs...) {
+	for i, err := range k.send(takeOffAll(where...)...)[:len(where)] {
 		if err != nil && !isGone(err) {
 			k.log.Warn("an address that was written too late stays for its lifetime", "addr", list[i].addr.Addr, "err", err)
 		}
@@ -406,7 +438,7 @@ func (k *keeper) restore(index int, p netip.Prefix) (x *kept, by bool) {
 		return nil, false
 	}
 	life := lifetime(now, end, k.spare(a))
-	err := k.send(put(index, x.addr, life, unix.NLM_F_EXCL))[0]
+	err := k.bring([]message{put(index, x.addr, life, unix.NLM_F_EXCL)}, map[int]place{0: x.place()})[0]
 	if errors.Is(err, unix.EEXIST) {
 		return nil, false // the news is older than the address
 	}
@@ -440,7 +472,7 @@ func (k *keeper) yield(a netip.Addr) bool {
 	if now, end := k.lease(); now < end {
 		return false
 	}
-	if err := k.send(takeOff(x.index, x.addr.onDevice()))[0]; err != nil && !isGone(err) {
+	if err := k.send(takeOffAll(x.place())...)[0]; err != nil && !isGone(err) {
 		k.log.Warn("an address could not be taken off", "addr", a, "err", err)
 		return false
 	}
