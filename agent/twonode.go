@@ -271,7 +271,7 @@ func (a *Agent) outlivedLoop(ctx context.Context) {
 // does not give its vote away: the stop then counts as a crash.
 func (a *Agent) readyToStepOut() bool {
 	a.two.stopsInOrder.Store(true)
-	if n := a.node.Load(); n != nil && len(a.raftVoters(n)) == 1 {
+	if n := a.node.Load(); n != nil && len(a.raftVoters(n)) == 1 && !a.otherIsBack() {
 		return true // it is the one that goes on alone, and stays that
 	}
 	if err := a.disk.setSteppedOut(true); err != nil {
@@ -279,6 +279,21 @@ func (a *Agent) readyToStepOut() bool {
 		return false
 	}
 	return true
+}
+
+// otherIsBack reports whether the other node is heard and does not stop itself: if it
+// has no vote now it gets one.
+func (a *Agent) otherIsBack() bool {
+	at := a.ears.last(a.other())
+	if at.IsZero() || a.host.Clock.Now().Elapsed(at) >= a.timing().Deadtime {
+		return false
+	}
+	back := false
+	a.machine.View(func(s *fsm.State) {
+		n := s.Nodes[a.other()]
+		back = n.Registered() && !n.Stopped && !n.Leaving
+	})
+	return back
 }
 
 // stepOut gives this node's vote to the other one, so that it goes on when this one
@@ -294,8 +309,9 @@ func (a *Agent) stepOut(ctx context.Context) {
 		switch {
 		case !slices.Contains(voters, a.cfg.Name):
 			return
-		case len(voters) == 1:
+		case len(voters) == 1 && !a.otherIsBack():
 			return // the other one is off, or stopped before
+		case len(voters) == 1: // it gets its vote back as soon as it has caught up
 		case !a.majorityAnswers(a.host.Clock.Now()):
 			a.log.Warn("stopping without the other node: it cannot commit anything until this one is back, or is confirmed off")
 			return

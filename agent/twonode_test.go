@@ -104,6 +104,36 @@ func TestTwoNodesStopTheIdleOne(t *testing.T) {
 	})
 }
 
+// The other one has just been started again when this one stops: it gets its vote back
+// first, and then everything.
+func TestTwoNodesStopRightAfterTheReturn(t *testing.T) {
+	pair(t, func(t *testing.T, l *lab) {
+		for _, wait := range []time.Duration{50, 150, 300, 700} {
+			l.hosts["secondary"].halt()
+			time.Sleep(2 * time.Second)
+			l.hosts["secondary"].start()
+			l.until("it is registered", 5*time.Second, func() bool {
+				a, _ := l.hosts["secondary"].running()
+				if a == nil {
+					return false
+				}
+				_, ok := a.ref()
+				return ok
+			})
+			time.Sleep(wait * time.Millisecond)
+			l.hosts["primary"].halt()
+			l.until("handover", 2*time.Second, l.held("secondary"))
+			l.until("it decides alone", 5*time.Second, func() bool { return l.on("secondary").Maintenance(t.Context(), true) == nil })
+			if err := l.on("secondary").Maintenance(t.Context(), false); err != nil {
+				t.Fatal(err)
+			}
+			l.hosts["primary"].start()
+			l.until("failback", 10*time.Second, l.held("primary"))
+			l.well(10 * time.Second)
+		}
+	})
+}
+
 // The owner crashed: nothing moves until an operator says that it is off, and then at
 // once. What comes back later joins anew.
 func TestTwoNodesCrashOfTheOwner(t *testing.T) {
