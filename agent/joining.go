@@ -258,7 +258,11 @@ func (a *Agent) decide(ctx context.Context) (bootstrap bool, err error) {
 func (a *Agent) hello(ctx context.Context, node string) (peer.Hello, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	return a.peers.Hello(ctx, node)
+	h, err := a.peers.Hello(ctx, node)
+	if err == nil && h.Formed {
+		a.lead.formed.Store(true)
+	}
+	return h, err
 }
 
 // rejoin asks the leader for a new raft identity: an empty disk never votes under
@@ -327,7 +331,7 @@ func (s service) Hello(asker string) peer.Hello {
 	a := s.a
 	h := peer.Hello{
 		Name: a.cfg.Name, Cluster: a.cfg.Cluster, Digest: a.cfg.Digest(), State: peer.Fresh,
-		Version: a.opts.Version, HeardMS: -1,
+		Version: a.opts.Version, HeardMS: -1, Formed: a.lead.formedBy(a, a.host.Clock.Now()),
 	}
 	switch n := a.node.Load(); {
 	case a.founded():
@@ -564,6 +568,8 @@ func (a *Agent) ready(ctx context.Context) {
 			a.speak()
 			a.grant.Unlock()
 			if !was {
+				since := a.host.Clock.Now()
+				a.lead.ready.Store(&since)
 				a.log.Info("voter is ready", "index", index)
 				a.beat()
 			}

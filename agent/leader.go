@@ -23,7 +23,8 @@ import (
 type leading struct {
 	wake chan struct{}
 
-	formed atomic.Bool // see formedBy
+	formed atomic.Bool                   // see formedBy
+	ready  atomic.Pointer[clock.Instant] // since when this node has caught up with a leader; nil = not yet
 
 	mu      sync.Mutex
 	healthy map[string]clock.Instant // since when without a break
@@ -38,18 +39,24 @@ func (l *leading) init() {
 	l.healthy = map[string]clock.Instant{}
 }
 
-// formedBy reports whether the cluster was whole once since this process started,
-// or initdead has passed since then: Heartbeat's initdead.
+// formedBy reports whether this process has lived on since the cluster was whole, or
+// heard so, when it started itself, of one that has; or has been in its cluster for
+// initdead: Heartbeat's initdead. While one such process lives, who starts is no part
+// of a cold start, and misses nobody for longer than deadtime. Time without a leader
+// does not count: a node that waited for the others since yesterday knows nothing of
+// them.
 func (l *leading) formedBy(a *Agent, now clock.Instant) bool {
 	if l.formed.Load() {
 		return true
 	}
-	if now.Elapsed(a.born) >= a.timing().Initdead {
+	if since := l.ready.Load(); since != nil && now.Elapsed(*since) >= a.timing().Initdead {
 		l.formed.Store(true)
 		return true
 	}
 	var names []string
+	var voters fsm.VoterList
 	a.machine.View(func(s *fsm.State) {
+		voters = s.Voters
 		for _, n := range s.Nodes {
 			if !n.Removed && !n.Stopped && !n.Off {
 				names = append(names, n.Name)
@@ -65,10 +72,11 @@ func (l *leading) formedBy(a *Agent, now clock.Instant) bool {
 	all := a.ears.all()
 	for _, n := range names {
 		// Whole means able to own: a node that still catches up would lose its group to
-		// the next one and get it back a moment later. This node is judged by its beats
-		// too, as the plan will judge it.
+		// the next one and get it back a moment later. All are judged as the plan will
+		// judge them: this node by its beats too, and who is to vote by the list (a node
+		// that starts does not know yet that it is a voter).
 		h, ok := all[n]
-		if !ok || h.beat.Ref.Inc == 0 || h.beat.Unleased > 0 || h.beat.Applied > 0 && !h.beat.Ready || now.Elapsed(h.at) > a.timing().Deadtime {
+		if !ok || h.beat.Ref.Inc == 0 || h.beat.Unleased > 0 || voters.Has(n) && !h.beat.Ready || now.Elapsed(h.at) > a.timing().Deadtime {
 			return false
 		}
 	}

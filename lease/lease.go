@@ -101,7 +101,7 @@ func (l *Lease) Say(m *Beat, now clock.Instant) (to []string, ok bool) {
 	if now.Before(l.end) {
 		m.Left = now.Remaining(l.end)
 	} else {
-		m.Unleased = l.unleased(now)
+		m.Unleased = max(l.unleased(now), time.Microsecond) // 0 says that it has one
 	}
 	m.Tokens = l.owed
 	return l.voters, true

@@ -66,6 +66,10 @@ type Hello struct {
 	ForkAt    int64  `json:"fork_at,omitempty"`
 	ForkTag   string `json:"fork_tag,omitempty"`
 	TakesPart bool   `json:"takes_part,omitempty"`
+	// Formed: this node, or one that told it when it started, has lived since the
+	// cluster was whole. Who starts now is not part of a cold start, and initdead is
+	// not for it. Missing from a version that does not say.
+	Formed bool `json:"formed"`
 }
 
 // Service is what an agent answers.

@@ -59,7 +59,7 @@ func (a *agent) asked(who string) {
 
 func (a *agent) Hello(asker string) Hello {
 	a.asked(asker)
-	return Hello{Name: "b", Cluster: cluster, Digest: "d", State: Member, Version: "1", HeardMS: 1.5, HostID: "host-b"}
+	return Hello{Name: "b", Cluster: cluster, Digest: "d", State: Member, Version: "1", HeardMS: 1.5, HostID: "host-b", Formed: true}
 }
 
 func (a *agent) Propose(_ context.Context, c fsm.Command) (fsm.Result, error) {

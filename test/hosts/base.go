@@ -18,7 +18,7 @@ import (
 // the services of the story, and their clients.
 var packages = []string{
 	"systemd", "systemd-sysv", "dbus", "iproute2", "procps",
-	"apache2", "samba", "smbclient", "resource-agents",
+	"apache2", "samba", "smbclient", "resource-agents", "openssh-server", "python3",
 }
 
 // suite is the Debian that is booted.
