@@ -24,7 +24,7 @@ import (
 // the cluster does then, it does for no reason.
 func busy(o options) error {
 	fmt.Printf("busy: %d busy loops and a disk hog on %d processors for %v, nothing broken, profile %s\n",
-		o.loops, runtime.NumCPU(), o.busyFor, o.profile)
+		o.loops, runtime.NumCPU(), o.longOr(30*time.Minute), o.profile)
 	return onCluster(o, "busy", func(c *livelab.Cluster) error {
 		logged := logSizes(c)
 		before, err := epochs(c)
@@ -40,7 +40,7 @@ func busy(o options) error {
 			return err
 		}
 		w.Mark("busy")
-		ctx, cancel := context.WithTimeout(context.Background(), o.busyFor)
+		ctx, cancel := context.WithTimeout(context.Background(), o.longOr(30*time.Minute))
 		defer cancel()
 		worst, err := load(ctx, c, o)
 		w.Mark("after")

@@ -12,7 +12,7 @@ import (
 
 // idleOf is idle on a cluster of its own.
 func idleOf(o options) error {
-	return onCluster(o, "idle", func(c *livelab.Cluster) error { return idle(c, 20*time.Second) })
+	return onCluster(o, "idle", func(c *livelab.Cluster) error { return idle(c, o.longOr(20*time.Second)) })
 }
 
 // idle prints what each agent costs while nothing happens: CPU of one core, and

@@ -6,6 +6,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"flag"
 	"fmt"
@@ -28,7 +29,7 @@ type options struct {
 	profile string
 	binary  string
 	dir     string
-	busyFor time.Duration
+	lasts   time.Duration // 0 = the measurement's own
 	loops   int
 	vips    int
 }
@@ -47,6 +48,9 @@ var measurements = map[string]func(options) error{
 	"stranger":  stranger,
 }
 
+// longOr is how long the measurement lasts.
+func (o options) longOr(usual time.Duration) time.Duration { return cmp.Or(o.lasts, usual) }
+
 func main() {
 	var o options
 	flag.IntVar(&o.runs, "runs", 20, "runs of each measurement")
@@ -56,7 +60,7 @@ func main() {
 		"comma-separated: power, leader, move, stop, kill, link, carrier, idle, sigstop20, rolling, rolling9, busy, guard, stale, many, clients, stranger")
 	flag.StringVar(&o.binary, "binary", "", "the hanode binary; empty = build it")
 	flag.StringVar(&o.dir, "dir", "", "keep the logs in this folder")
-	flag.DurationVar(&o.busyFor, "for", 30*time.Minute, "how long busy lasts")
+	flag.DurationVar(&o.lasts, "for", 0, "how long busy and idle last (0 = 30m, 20s)")
 	flag.IntVar(&o.loops, "loops", 4, "busy loops of busy")
 	flag.IntVar(&o.vips, "vips", 1000, "addresses of many")
 	flag.Parse()

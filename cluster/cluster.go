@@ -111,6 +111,7 @@ func Start(cfg Config) (*Node, error) {
 		Stream: stream, ServerAddressProvider: stream, MaxPool: maxPool, MaxRPCsInFlight: 1, Timeout: rpcTimeout, Logger: logger,
 	})
 	n := &Node{cfg: cfg, disk: newDiskWatch(cfg.Stores)}
+	n.disk.stored = func() { n.trans.idle.move() }
 	n.trans = newTransport(inner, ServerID(cfg.Name, cfg.Disk), cfg.Name, func(node string) bool {
 		return !n.hung() && (cfg.Reachable == nil || cfg.Reachable(node))
 	}, cfg.Settled)
@@ -122,13 +123,13 @@ func Start(cfg Config) (*Node, error) {
 	rc.SnapshotThreshold, rc.TrailingLogs = 4096, 1024
 	rc.Logger = logger
 	rc.NoLegacyTelemetry = true
-	r, err := raft.NewRaft(rc, machine{cfg.Machine}, n.disk, n.disk, cfg.Stores.Snapshots, n.trans)
+	r, err := raft.NewRaft(rc, machine{cfg.Machine, n.trans.idle.move}, n.disk, n.disk, cfg.Stores.Snapshots, n.trans)
 	if err != nil {
 		n.trans.stop()
 		return nil, fmt.Errorf("start raft: %w", err)
 	}
 	n.raft = r
-	n.trans.setTerm(r.CurrentTerm)
+	n.trans.raft.Store(r)
 	return n, nil
 }
 
@@ -491,13 +492,18 @@ func (n *Node) Demote(serverID string) error {
 }
 
 // machine adapts fsm.Machine to raft.
-type machine struct{ m *fsm.Machine }
+type machine struct {
+	m     *fsm.Machine
+	moved func() // told after each entry
+}
 
 func (a machine) Apply(l *raft.Log) any {
 	if l.Type != raft.LogCommand {
 		return nil
 	}
-	return a.m.Apply(l.Index, l.Data)
+	res := a.m.Apply(l.Index, l.Data)
+	a.moved()
+	return res
 }
 
 func (a machine) Snapshot() (raft.FSMSnapshot, error) {

@@ -30,6 +30,7 @@ const HungAfter = time.Second
 type diskWatch struct {
 	log    raft.LogStore
 	stable raft.StableStore
+	stored func() // told after each write to the log; nil = nobody is
 
 	mu     sync.Mutex
 	last   uint64               // write begun last
@@ -118,7 +119,11 @@ func (d *diskWatch) Get(k []byte) ([]byte, error)       { return d.stable.Get(k)
 func (d *diskWatch) GetUint64(k []byte) (uint64, error) { return d.stable.GetUint64(k) }
 func (d *diskWatch) StoreLog(l *raft.Log) error         { return d.StoreLogs([]*raft.Log{l}) }
 func (d *diskWatch) StoreLogs(l []*raft.Log) error {
-	return d.write(func() error { return d.log.StoreLogs(l) })
+	err := d.write(func() error { return d.log.StoreLogs(l) })
+	if err == nil && d.stored != nil {
+		d.stored()
+	}
+	return err
 }
 
 func (d *diskWatch) DeleteRange(a, b uint64) error {

@@ -13,20 +13,22 @@ import (
 // should learn of a commit that soon: a voter acks a node's new registration, or the
 // next voters' list, only once it has applied it, and leases run meanwhile. So the
 // timeout stays short, and what costs something is left out: an append that says
-// exactly what its follower has acknowledged idleEvery ago or less is answered here,
-// as it was answered then.
+// exactly what its follower has acknowledged waits here until it was acknowledged
+// idleEvery ago, and is sent then. If the log or its commit moves meanwhile, it is
+// answered here, as it was answered before, and raft makes the next one at once.
 //
-// To raft this is an answer that was idleEvery on its way, which a network may do at
-// any time. It carries no entry, so nothing counts as stored because of it. What it
-// does move is the leader's idea of when it last heard the follower: a leader that
-// lost its followers notices up to idleEvery later. VerifyLeader, which would count it
-// as a proof of leadership, is not used at all (see DESIGN.md).
+// To raft that is an answer which was up to idleEvery on its way, as a network may
+// have it at any time. It carries no entry, so nothing counts as stored because of it.
+// What it does move is the leader's idea of when it last heard the follower: a leader
+// that lost its followers notices up to idleEvery later. VerifyLeader, which would
+// count it as a proof of leadership, is not used at all (see DESIGN.md).
 const idleEvery = 100 * time.Millisecond
 
 // idle remembers what each follower acknowledged. Safe for concurrent use.
 type idle struct {
-	mu   sync.Mutex
-	last map[raft.ServerID]acknowledged
+	mu    sync.Mutex
+	last  map[raft.ServerID]acknowledged
+	moved chan struct{} // closed when this node's log or commit moves; nil = nobody waits
 }
 
 type acknowledged struct {
@@ -35,12 +37,34 @@ type acknowledged struct {
 	resp raft.AppendEntriesResponse
 }
 
-// answer is what the follower would say to req again, if that is known.
-func (i *idle) answer(id raft.ServerID, req *raft.AppendEntriesRequest, now time.Time) (raft.AppendEntriesResponse, bool) {
+// move tells those who wait that the log or its commit has moved.
+func (i *idle) move() {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	a, ok := i.last[id]
-	return a.resp, ok && now.Sub(a.at) < idleEvery && len(req.Entries) == 0 && !isHeartbeat(req) &&
+	if i.moved != nil {
+		close(i.moved)
+		i.moved = nil
+	}
+}
+
+// next is closed when the log or its commit moves from now on.
+func (i *idle) next() <-chan struct{} {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.moved == nil {
+		i.moved = make(chan struct{})
+	}
+	return i.moved
+}
+
+// answer is what the follower would say to req again, if that is known, and for how
+// much longer there is no need to ask it.
+func (i *idle) answer(id raft.ServerID, req *raft.AppendEntriesRequest, now time.Time) (resp raft.AppendEntriesResponse, rest time.Duration, ok bool) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	a, known := i.last[id]
+	rest = idleEvery - now.Sub(a.at)
+	return a.resp, rest, known && rest > 0 && len(req.Entries) == 0 && !isHeartbeat(req) &&
 		req.Term == a.req.Term && slices.Equal(req.Addr, a.req.Addr) &&
 		req.PrevLogEntry == a.req.PrevLogEntry && req.PrevLogTerm == a.req.PrevLogTerm &&
 		req.LeaderCommitIndex == a.req.LeaderCommitIndex

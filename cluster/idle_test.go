@@ -50,11 +50,11 @@ func TestIdleAnswers(t *testing.T) {
 			if tt.do != nil {
 				tt.do(&i)
 			}
-			r, ok := i.answer("b.1", tt.req, now.Add(tt.after))
+			r, _, ok := i.answer("b.1", tt.req, now.Add(tt.after))
 			if ok != tt.want || ok && (!r.Success || r.LastLog != 9) {
 				t.Errorf("answered %v: %+v", ok, r)
 			}
-			if _, ok := i.answer("c.1", tt.req, now.Add(tt.after)); ok {
+			if _, _, ok := i.answer("c.1", tt.req, now.Add(tt.after)); ok {
 				t.Error("answered for another follower")
 			}
 		})

@@ -103,7 +103,7 @@ type transport struct {
 	reachable func(node string) bool // nil = always
 	settled   func(node string) bool // nil = never
 	idle      idle
-	term      atomic.Pointer[func() uint64] // raft's current term; nil until raft exists
+	raft      atomic.Pointer[raft.Raft] // nil until it exists
 	ch        chan raft.RPC
 	done      chan struct{}
 	once      sync.Once
@@ -129,8 +129,6 @@ func newTransport(inner *raft.NetworkTransport, id, name string, reachable, sett
 	return t
 }
 
-func (t *transport) setTerm(fn func() uint64) { t.term.Store(&fn) }
-
 func (t *transport) Consumer() <-chan raft.RPC { return t.ch }
 
 // lookAgain is how often an append to a silent node looks whether it is back.
@@ -148,20 +146,43 @@ func (t *transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, args 
 			return raft.ErrTransportShutdown
 		case <-time.After(lookAgain):
 		}
-		if term := t.term.Load(); term != nil && (*term)() > args.Term {
+		if r := t.raft.Load(); r != nil && r.CurrentTerm() > args.Term {
 			return fmt.Errorf("append to %s: term %d is over", to, args.Term)
 		}
 	}
-	begin := time.Now()
 	if t.settled != nil && t.settled(string(to)) {
-		if r, ok := t.idle.answer(id, args, begin); ok {
-			*resp = r
-			return nil
+		if done, err := t.rest(id, args, resp); done {
+			return err
 		}
 	}
+	begin := time.Now()
 	err := redial(func() error { return t.NetworkTransport.AppendEntries(id, to, args, resp) })
 	t.idle.note(id, args, resp, err, begin)
 	return err
+}
+
+// rest holds an append back that would tell a settled follower nothing new; done: it
+// need not be sent any more.
+func (t *transport) rest(id raft.ServerID, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (done bool, err error) {
+	moved := t.idle.next() // before looking whether something has moved already
+	known, rest, ok := t.idle.answer(id, args, time.Now())
+	r := t.raft.Load()
+	if !ok || r == nil {
+		return false, nil
+	}
+	if r.CurrentTerm() == args.Term && r.LastIndex() == args.PrevLogEntry && r.CommitIndex() == args.LeaderCommitIndex {
+		timer := time.NewTimer(rest)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+			return false, nil
+		case <-t.done:
+			return true, raft.ErrTransportShutdown
+		case <-moved:
+		}
+	}
+	*resp = known
+	return true, nil
 }
 
 // maxPool is how many idle connections raft keeps to each server.
