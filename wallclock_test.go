@@ -40,6 +40,7 @@ var readsWall = map[string]string{
 // nothing; none of these may keep a reading, or compare it with another host's.
 var mayAsk = map[string]string{
 	"internal/clock":     "this is the clock",
+	"internal/grid":      "how far the next tick is away",
 	"internal/logbridge": "how often a line may be repeated",
 	"internal/netio":     "deadlines of sockets",
 	"internal/realtime":  "how long the kernel is waited for",

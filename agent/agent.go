@@ -23,6 +23,7 @@ import (
 	"hanode/fsm"
 	"hanode/gossip"
 	"hanode/internal/clock"
+	"hanode/internal/grid"
 	"hanode/internal/id"
 	"hanode/internal/realtime"
 	"hanode/internal/spec"
@@ -51,6 +52,7 @@ type Agent struct {
 	keys *trust.Keys
 	disk *disk
 	born clock.Instant
+	grid *grid.Grid // of what this agent does again and again
 
 	machine  *fsm.Machine
 	gossip   *gossip.Gossip
@@ -155,8 +157,8 @@ func New(cfg *config.Node, opts Options) (*Agent, error) {
 	}
 	a := &Agent{
 		cfg: cfg, opts: opts, log: opts.Log.With("node", cfg.Name), host: host,
-		machine: fsm.NewMachine(),
-		fenced:  make(chan struct{}, 1), changed: make(chan struct{}, 1), ring: make(chan struct{}, 1),
+		machine: fsm.NewMachine(), grid: grid.New(),
+		fenced: make(chan struct{}, 1), changed: make(chan struct{}, 1), ring: make(chan struct{}, 1),
 		beats: make(chan struct{}, 1), posts: newPosts(), reporting: make(chan struct{}, maxReports),
 		removed: make(chan struct{}), fatal: make(chan error, 1), crash: make(chan struct{}),
 	}
@@ -341,7 +343,7 @@ func (a *Agent) bootHost(undo *stopper) error {
 	if a.keys, err = trust.Load(a.cfg.KeyFile); err != nil {
 		return err
 	}
-	if a.kernel, err = a.host.Kernel(a.cfg.DataDir, a.problems.set); err != nil {
+	if a.kernel, err = a.host.Kernel(a.cfg.DataDir, a.grid, a.problems.set); err != nil {
 		return fmt.Errorf("open the guard: %w", err)
 	}
 	undo.add("vip", func() error {
@@ -388,7 +390,7 @@ func (a *Agent) openNetwork(undo *stopper) error {
 	}
 	g, err := gossip.Start(gossip.Config{
 		Name: a.cfg.Name, Cluster: a.cfg.Cluster, Network: a.host.Network, Port: a.cfg.Port, Keys: a.keys,
-		Clock: a.host.Clock, LinkDead: a.linkDead(), Seeds: seeds, Peers: a.disk.loadPeers(), Save: a.disk.savePeers,
+		Clock: a.host.Clock, Grid: a.grid, Look: a.cfg.Timing.Keepalive, LinkDead: a.linkDead(), Seeds: seeds, Peers: a.disk.loadPeers(), Save: a.disk.savePeers,
 		Handle: a.handle, Log: a.log,
 	})
 	if err != nil {

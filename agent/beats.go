@@ -55,7 +55,7 @@ type mouth struct {
 func (a *Agent) beatLoop(ctx context.Context) {
 	m := &mouth{Sender: a.gossip.Sender()}
 	keepalive := a.cfg.Timing.Keepalive
-	tick := time.NewTicker(keepalive)
+	tick := a.grid.Ticker(keepalive)
 	defer tick.Stop()
 	ticked := a.now()
 	for {
@@ -65,6 +65,7 @@ func (a *Agent) beatLoop(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+			tick.Next()
 			now := a.now()
 			a.pulse.noteSent(now.Elapsed(ticked), a.timing(), now)
 			ticked = now
@@ -130,7 +131,7 @@ func (a *Agent) voterLoop(ctx context.Context) {
 		}
 		dead := a.timing().Deadtime
 		a.grant.Lock()
-		next := a.grant.Next(a.host.Clock.Now(), dead, limit)
+		next := a.grant.Next(a.host.Clock.Now(), dead, a.grid.Until(limit))
 		a.grant.Unlock()
 		timer.Reset(max(next, 100*time.Microsecond))
 		select {

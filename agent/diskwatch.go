@@ -26,7 +26,7 @@ const (
 // lead (see watchReign) and is given nothing new.
 func (a *Agent) diskLoop(ctx context.Context) {
 	n := a.node.Load()
-	tick := time.NewTicker(probeLeader / 4)
+	tick := a.grid.Ticker(probeLeader / 4)
 	defer tick.Stop()
 	var probed time.Time
 	var stuck time.Duration
@@ -53,6 +53,7 @@ func (a *Agent) diskLoop(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+			tick.Next()
 		}
 	}
 }

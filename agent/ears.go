@@ -103,9 +103,10 @@ func (e *ears) of(name string) *ear {
 	return t[name]
 }
 
-// note takes a beat. What came before woke, when this process was last stalled, does
-// not tell how late this beat is; dead is the deadtime.
-func (e *ears) note(from string, b lease.Beat, now, woke clock.Instant, dead time.Duration) {
+// note takes a beat and reports whether it says anything new. What came before woke,
+// when this process was last stalled, does not tell how late this beat is; dead is the
+// deadtime.
+func (e *ears) note(from string, b lease.Beat, now, woke clock.Instant, dead time.Duration) (news bool) {
 	x := e.of(from)
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -116,10 +117,10 @@ func (e *ears) note(from string, b lease.Beat, now, woke clock.Instant, dead tim
 	// which a reboot sets back, so among those only an equal number is one.
 	if b.Ref.Inc == 0 {
 		if known && b.Ref == h.beat.Ref && b.Seq == h.beat.Seq {
-			return
+			return false
 		}
 	} else if b.Ref.Inc < h.newest || b.Ref.Inc == h.newest && b.Seq <= h.seq {
-		return
+		return false
 	}
 	gap := now.Elapsed(h.at)
 	if known && b.Ref == h.beat.Ref && b.Ref.Inc > 0 && woke.Before(h.at) {
@@ -130,6 +131,7 @@ func (e *ears) note(from string, b lease.Beat, now, woke clock.Instant, dead tim
 		h.registered, h.newest, h.seq = now, b.Ref.Inc, b.Seq
 	}
 	h.beat, h.at = b, now
+	return true
 }
 
 // forget starts to measure gaps anew.
@@ -252,7 +254,9 @@ func (a *Agent) handle(p gossip.Packet) {
 	}
 }
 
-// onBeat is R2 on the voter's side, and the liveness of everybody.
+// onBeat is R2 on the voter's side, and the liveness of everybody. A beat comes once
+// over each link; its first copy is answered, over each link too, and what comes later
+// would only be told the same again.
 func (a *Agent) onBeat(b lease.Beat, back *gossip.Sender) {
 	now := a.now() // after the datagram, never before
 	a.grant.Lock()
@@ -260,6 +264,9 @@ func (a *Agent) onBeat(b lease.Beat, back *gossip.Sender) {
 	voter := a.grant.voter
 	version, names := a.grant.List()
 	a.grant.Unlock()
+	if !a.ears.note(b.Ref.Name, b, now, a.woke(), a.timing().Deadtime) {
+		return
+	}
 	if voter {
 		r := lease.Reply{Ref: b.Ref, Seq: b.Seq, Answer: answer, Version: version}
 		if answer == lease.Behind {
@@ -268,7 +275,6 @@ func (a *Agent) onBeat(b lease.Beat, back *gossip.Sender) {
 		back.Buf = r.Append(back.Buf[:0])
 		back.Send(back.Buf, b.Ref.Name)
 	}
-	a.ears.note(b.Ref.Name, b, now, a.woke(), a.timing().Deadtime)
 	if len(b.Silent) > 0 {
 		signal(a.lead.wake)
 	}

@@ -226,7 +226,7 @@ const (
 
 // fitLoop judges this host, and sees to it that every voter knows.
 func (a *Agent) fitLoop(ctx context.Context) {
-	tick := time.NewTicker(fitTick)
+	tick := a.grid.Ticker(fitTick)
 	defer tick.Stop()
 	var own self
 	told := map[string]uint64{} // voter -> which of its registrations knows the present word
@@ -246,6 +246,7 @@ func (a *Agent) fitLoop(ctx context.Context) {
 		case <-a.fit.wake:
 			due = true
 		case <-tick.C:
+			tick.Next()
 			own.ticks++
 			if n := a.fit.asked.Load(); n > 1 {
 				a.fit.asked.CompareAndSwap(n, n-1)

@@ -210,7 +210,7 @@ func (t *touched) take() (all bool, names map[string]bool) {
 // groupsLoop feeds the workers from replicated state, level-triggered: what changed at
 // once, and all of it each second.
 func (a *Agent) groupsLoop(ctx context.Context) {
-	tick := time.NewTicker(time.Second)
+	tick := a.grid.Ticker(time.Second)
 	defer tick.Stop()
 	w := wanted{a: a}
 	full := true
@@ -228,6 +228,7 @@ func (a *Agent) groupsLoop(ctx context.Context) {
 			return
 		case <-a.changed:
 		case <-tick.C:
+			tick.Next()
 			full = true
 			a.sendOwed("")
 			a.forgetTokens()

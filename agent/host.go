@@ -17,6 +17,7 @@ import (
 	"hanode/cluster"
 	"hanode/config"
 	"hanode/internal/clock"
+	"hanode/internal/grid"
 	"hanode/internal/netio"
 	"hanode/internal/realtime"
 	"hanode/vip"
@@ -37,7 +38,7 @@ type Host struct {
 	// dies; kill -9 included.
 	Claim func(cluster string) (release func() error, err error)
 	// Kernel opens the guard with every VIP closed.
-	Kernel func(dataDir string, problem func(code, text string)) (vip.Kernel, error)
+	Kernel func(dataDir string, g *grid.Grid, problem func(code, text string)) (vip.Kernel, error)
 	// Probe asks whether another host on the link uses addr and returns its MAC; ""
 	// = none does. nil = there is nothing to ask.
 	Probe func(ctx context.Context, link string, addr netip.Addr) (mac string, err error)
@@ -81,8 +82,8 @@ func RealHost(cfg *config.Node, log *slog.Logger) (*Host, error) {
 	}
 	return &Host{
 		Network: network, Clock: clk, ID: hostID, Boot: boot, Machine: machine, Claim: claim, SetAside: setRaftAside,
-		Kernel: func(dir string, problem func(code, text string)) (vip.Kernel, error) {
-			return vip.Open(vip.Options{Dir: dir, Log: log, Clock: clk, OnProblem: problem})
+		Kernel: func(dir string, g *grid.Grid, problem func(code, text string)) (vip.Kernel, error) {
+			return vip.Open(vip.Options{Dir: dir, Log: log, Clock: clk, Grid: g, OnProblem: problem})
 		},
 		Probe: func(ctx context.Context, link string, addr netip.Addr) (string, error) {
 			mac, err := vip.Probe(ctx, link, addr)

@@ -582,7 +582,7 @@ func (a *Agent) ready(ctx context.Context) {
 // watchState ends the agent when its log says so: an entry it cannot read, or the
 // end of its membership.
 func (a *Agent) watchState(ctx context.Context) {
-	tick := time.NewTicker(100 * time.Millisecond)
+	tick := a.grid.Ticker(100 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		if err := a.machine.Broken(); err != nil {
@@ -602,6 +602,7 @@ func (a *Agent) watchState(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+			tick.Next()
 		}
 	}
 }

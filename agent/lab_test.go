@@ -21,6 +21,7 @@ import (
 	"hanode/cluster"
 	"hanode/config"
 	"hanode/fsm"
+	"hanode/internal/grid"
 	"hanode/internal/id"
 	"hanode/internal/memnet"
 	"hanode/internal/netio"
@@ -229,7 +230,7 @@ func (h *host) start() {
 		Network: h.wire, Clock: gatedClock{agentClock{h}, sys}, ID: fmt.Sprintf("boot-%s-%d", h.name, h.boot),
 		Boot: fmt.Sprint(h.boot), Machine: h.name, Watchdog: h.dog,
 		Claim: func(string) (func() error, error) { return func() error { return nil }, nil },
-		Kernel: func(string, func(string, string)) (vip.Kernel, error) {
+		Kernel: func(string, *grid.Grid, func(string, string)) (vip.Kernel, error) {
 			sys.Kernel = h.kernel.Open()
 			// A new guard begins closed. Where there is none, what a dead agent left answers
 			// until this one removes it.

@@ -128,7 +128,7 @@ func (a *Agent) leadLoop(ctx context.Context) {
 	var side sync.WaitGroup
 	defer side.Wait()
 	side.Go(func() { a.membersLoop(ctx) })
-	failover.Lead(ctx, leader{a}, a.lead.wake, max(a.cfg.Timing.Keepalive, 5*time.Millisecond))
+	failover.Lead(ctx, leader{a}, a.lead.wake, a.grid.Ticker(max(a.cfg.Timing.Keepalive, 5*time.Millisecond)))
 }
 
 // leader is failover.Leader on a live node.
@@ -268,7 +268,7 @@ func (s service) Mark(ctx context.Context) (uint64, error) {
 // membersLoop keeps raft's configuration and the lease voters as they should be:
 // level-triggered, one change at a time.
 func (a *Agent) membersLoop(ctx context.Context) {
-	tick := time.NewTicker(200 * time.Millisecond)
+	tick := a.grid.Ticker(200 * time.Millisecond)
 	defer tick.Stop()
 	var waited map[string]id.Epoch
 	for {
@@ -280,6 +280,7 @@ func (a *Agent) membersLoop(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+			tick.Next()
 		}
 	}
 }

@@ -95,7 +95,7 @@ const (
 // heldLoop tells the voters what this node's disk holds.
 func (a *Agent) heldLoop(ctx context.Context) {
 	n := a.node.Load()
-	tick := time.NewTicker(tellNews)
+	tick := a.grid.Ticker(tellNews)
 	defer tick.Stop()
 	var told cluster.Held
 	var at time.Duration // since it was told
@@ -105,6 +105,7 @@ func (a *Agent) heldLoop(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+			tick.Next()
 		}
 		at, saved = at+tellNews, saved+tellNews
 		if h := n.Held(); h != told || at >= tellAgain {

@@ -161,6 +161,11 @@ func TestBeatsWaitForNobody(t *testing.T) {
 			if n := w.sent.Load() - before; n < 2 {
 				t.Errorf("beat %d of n1 was answered with %d datagrams", seq+1, n)
 			}
+			before = w.sent.Load()
+			a.handle(gossip.Packet{From: "n1", Link: 1, Payload: beatOf("n1", seq+1), Answer: back})
+			if n := w.sent.Load() - before; n != 0 {
+				t.Errorf("the copy of beat %d that came over the other link was answered with %d datagrams", seq+1, n)
+			}
 			end := a.lease.Load().End()
 			a.handle(gossip.Packet{From: "n1", Payload: ackOf(m.beat.Seq), Answer: back})
 			a.handle(gossip.Packet{From: "n2", Payload: ackOf(m.beat.Seq), Answer: back})

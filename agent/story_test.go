@@ -184,16 +184,29 @@ func TestEmptiedDiskRejoins(t *testing.T) {
 	}
 }
 
-// votes reports whether a leader counts the node's n-th disk as a voter.
+// votes reports whether a leader counts the node's n-th disk as a voter, and all who
+// run have that list: one that only the leader has dies with it.
 func (l *lab) votes(name string, disk uint64) bool {
-	leader := l.leader()
-	if leader == "" {
+	if l.leader() == "" {
 		return false
 	}
-	ms, err := l.on(leader).node.Load().Members()
-	return err == nil && slices.ContainsFunc(ms, func(m cluster.Member) bool {
-		return m.ID == cluster.ServerID(name, disk) && m.Voter
-	})
+	for _, n := range l.nodes {
+		a, _ := l.hosts[n.Name].running()
+		if a == nil {
+			continue
+		}
+		node := a.node.Load()
+		if node == nil {
+			return false // it does not know yet who it is
+		}
+		ms, err := node.Members()
+		if err != nil || !slices.ContainsFunc(ms, func(m cluster.Member) bool {
+			return m.ID == cluster.ServerID(name, disk) && m.Voter
+		}) {
+			return false
+		}
+	}
+	return true
 }
 
 // An emptied voter never votes under its old identity: until its new one is in

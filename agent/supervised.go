@@ -65,7 +65,7 @@ func (a *Agent) superviseLoop(ctx context.Context) {
 	if s == nil {
 		return
 	}
-	tick := time.NewTicker(tellEvery)
+	tick := a.grid.Ticker(tellEvery)
 	defer tick.Stop()
 	told := ""
 	for {
@@ -82,6 +82,7 @@ func (a *Agent) superviseLoop(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+			tick.Next()
 		}
 	}
 }

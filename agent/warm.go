@@ -33,7 +33,7 @@ type warm struct {
 const warmAgain = 10 * time.Second
 
 func (x *warm) run(ctx context.Context) {
-	tick := time.NewTicker(time.Second)
+	tick := x.w.a.grid.Ticker(time.Second)
 	defer tick.Stop()
 	var tried time.Time
 	var broken chan error
@@ -64,6 +64,7 @@ func (x *warm) run(ctx context.Context) {
 		case <-ctx.Done():
 		case <-x.wake:
 		case <-tick.C:
+			tick.Next()
 		case err := <-broken:
 			broken = nil
 			x.failed(err)

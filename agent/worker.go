@@ -61,13 +61,14 @@ func (a *Agent) retry() time.Duration { return max(a.cfg.Timing.Keepalive, 10*ti
 // lapseLoop has what runs here look again and again while no lease runs: what to do
 // then depends on the time that has passed (failover.Wanted).
 func (a *Agent) lapseLoop(ctx context.Context) {
-	tick := time.NewTicker(a.retry())
+	tick := a.grid.Ticker(a.retry())
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+			tick.Next()
 		}
 		if l := a.lease.Load(); l == nil || !l.Leased(a.host.Clock.Now()) {
 			a.groups.wakeRunning()
@@ -196,7 +197,7 @@ func (w *worker) start(ctx context.Context) {
 		done <- err
 	}()
 	var err error
-	tick := time.NewTicker(a.retry())
+	tick := a.grid.Ticker(a.retry())
 	defer tick.Stop()
 wait:
 	for {

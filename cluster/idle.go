@@ -22,7 +22,7 @@ import (
 // What it does move is the leader's idea of when it last heard the follower: a leader
 // that lost its followers notices up to idleEvery later. VerifyLeader, which would
 // count it as a proof of leadership, is not used at all (see DESIGN.md).
-const idleEvery = 100 * time.Millisecond
+const idleEvery = 250 * time.Millisecond
 
 // idle remembers what each follower acknowledged. Safe for concurrent use.
 type idle struct {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"hanode/fsm"
+	"hanode/internal/grid"
 	"hanode/internal/id"
 	"hanode/internal/spec"
 )
@@ -20,11 +21,10 @@ type Leader interface {
 	Committed(c fsm.Command, r fsm.Result)
 }
 
-// Lead plans and proposes until ctx ends. wake is a one-slot "look again"; it
-// also looks every interval by itself. Run it from WhileLeader only, after the
+// Lead plans and proposes until ctx ends. wake is a one-slot "look again"; it also
+// looks at each tick, and stops the ticker at the end. Run it from WhileLeader only, after the
 // barrier.
-func Lead(ctx context.Context, l Leader, wake <-chan struct{}, interval time.Duration) {
-	tick := time.NewTicker(interval)
+func Lead(ctx context.Context, l Leader, wake <-chan struct{}, tick *grid.Ticker) {
 	defer tick.Stop()
 	for {
 		for _, c := range Plan(l.Inputs()) {
@@ -39,6 +39,7 @@ func Lead(ctx context.Context, l Leader, wake <-chan struct{}, interval time.Dur
 			return
 		case <-wake:
 		case <-tick.C:
+			tick.Next()
 		}
 	}
 }

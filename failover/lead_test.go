@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"hanode/fsm"
+	"hanode/internal/grid"
 	"hanode/internal/spec"
 )
 
@@ -77,7 +78,7 @@ func lead(f *fakeLeader, d time.Duration, meanwhile func(wake chan<- struct{})) 
 	wake, done := make(chan struct{}, 1), make(chan struct{})
 	go func() {
 		defer close(done)
-		Lead(ctx, f, wake, 100*time.Millisecond)
+		Lead(ctx, f, wake, grid.New().Ticker(100*time.Millisecond))
 	}()
 	synctest.Wait()
 	if meanwhile != nil {

@@ -9,6 +9,7 @@
 package gossip
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,12 +22,13 @@ import (
 	"github.com/hashicorp/memberlist"
 
 	"hanode/internal/clock"
+	"hanode/internal/grid"
 	"hanode/internal/logbridge"
 	"hanode/internal/netio"
 	"hanode/internal/trust"
 )
 
-// Config is what Start needs. All fields but Peers and Meta are required.
+// Config is what Start needs. All fields but Peers, Look and Grid are required.
 type Config struct {
 	Name    string
 	Cluster string
@@ -37,6 +39,10 @@ type Config struct {
 	// LinkDead is how long a link may be silent before it counts as down; a few
 	// keepalives.
 	LinkDead time.Duration
+	// Look is how often links are looked at, on the Grid; 0 = LinkDead/4, nil = a grid
+	// of its own.
+	Look time.Duration
+	Grid *grid.Grid
 	// Seeds are addresses on the first link, by name: the founders.
 	Seeds map[string]netip.Addr
 	// Peers are link addresses learned earlier, by name, one per link; Save is told
@@ -85,6 +91,10 @@ type meta struct {
 
 // Start opens the sockets and joins.
 func Start(cfg Config) (*Gossip, error) {
+	if cfg.Grid == nil {
+		cfg.Grid = grid.New()
+	}
+	cfg.Look = max(cmp.Or(cfg.Look, cfg.LinkDead/4), 5*time.Millisecond)
 	g := &Gossip{cfg: cfg, stop: make(chan struct{})}
 	g.dir = newDirectory(cfg)
 	t, err := newTransport(cfg, g.dir)

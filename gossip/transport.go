@@ -201,13 +201,14 @@ func splitName(p []byte) (name, payload []byte, ok bool) {
 }
 
 func (t *transport) prune() {
-	tick := time.NewTicker(max(t.cfg.LinkDead/4, 5*time.Millisecond))
+	tick := t.cfg.Grid.Ticker(t.cfg.Look)
 	defer tick.Stop()
 	for {
 		select {
 		case <-t.done:
 			return
 		case <-tick.C:
+			tick.Next()
 			t.dir.prune()
 		}
 	}

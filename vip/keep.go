@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hanode/internal/clock"
+	"hanode/internal/grid"
 	"hanode/vip/guard"
 )
 
@@ -76,6 +77,7 @@ type Upkeep struct {
 // one-slot channel.
 type keeper struct {
 	clk   clock.Clock
+	grid  *grid.Grid
 	log   *slog.Logger
 	rtnl  *rtnl    // to look; shared
 	sock  *batcher // to write; its own, under mu
@@ -245,13 +247,14 @@ func seconds(n uint32) time.Duration { return time.Duration(n) * time.Second }
 
 // run is the keeper's loop.
 func (k *keeper) run(ctx context.Context) {
-	tick := time.NewTicker(lifeEvery)
+	tick := k.grid.Ticker(lifeEvery)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+			tick.Next()
 		case <-k.kick:
 		}
 		k.look(ctx)

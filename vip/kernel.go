@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hanode/internal/clock"
+	"hanode/internal/grid"
 	"hanode/vip/guard"
 	"hanode/vip/internal/nsthread"
 )
@@ -75,6 +76,9 @@ func Open(opts Options) (Kernel, error) {
 		}
 		opts.Clock = clk
 	}
+	if opts.Grid == nil {
+		opts.Grid = grid.New()
+	}
 	h := &host{
 		opts: opts, log: opts.Log, packet: -1,
 		universe: map[netip.Addr]Address{}, known: map[netip.Addr]Address{},
@@ -84,7 +88,7 @@ func Open(opts Options) (Kernel, error) {
 	h.conflicts = newConflicts(opts.Clock, opts.Log, opts.ask)
 	h.ann = newAnnouncer(h.send, h.deviceOf)
 	h.keep = &keeper{
-		clk: opts.Clock, log: opts.Log, kick: make(chan struct{}, 1), kept: map[netip.Addr]*kept{},
+		clk: opts.Clock, grid: opts.Grid, log: opts.Log, kick: make(chan struct{}, 1), kept: map[netip.Addr]*kept{},
 		again: func(which func(Address) bool) {
 			h.refurnish(which)
 			h.ann.again(which)

@@ -23,7 +23,7 @@ import (
 // case a report was lost.
 const (
 	linkEvery = time.Second
-	linkQuick = 25 * time.Millisecond
+	linkQuick = 50 * time.Millisecond
 )
 
 // links knows how the devices of the prepared addresses are. It shares no lock with
@@ -160,7 +160,7 @@ func (h *host) watchLinks(ctx context.Context) {
 	l := h.links
 	var sub *subscription
 	defer func() { sub.close() }()
-	full := time.NewTicker(linkEvery)
+	full := h.opts.Grid.Ticker(linkEvery)
 	defer full.Stop()
 	for {
 		if sub == nil {
@@ -170,7 +170,7 @@ func (h *host) watchLinks(ctx context.Context) {
 			}
 			sub = s
 		}
-		quick := time.NewTimer(l.wait())
+		quick := time.NewTimer(l.wait(h.opts.Grid.Until))
 		select {
 		case <-ctx.Done():
 			quick.Stop()
@@ -186,6 +186,7 @@ func (h *host) watchLinks(ctx context.Context) {
 		case <-quick.C:
 			l.glance()
 		case <-full.C:
+			full.Next()
 			h.lookLinks()
 		case <-l.kick:
 			h.lookLinks()
@@ -196,16 +197,16 @@ func (h *host) watchLinks(ctx context.Context) {
 
 // wait is how long until the next look at what matters, or until a device is trusted
 // again, which those who wait for it are told.
-func (l *links) wait() time.Duration {
+func (l *links) wait(until func(every time.Duration) time.Duration) time.Duration {
 	if len(l.index) == 0 {
-		return linkEvery
+		return until(linkEvery)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if next := l.tracker.Next(l.clk.Now()); next >= 0 {
-		return min(linkQuick, max(next, time.Millisecond))
+		return min(until(linkQuick), max(next, time.Millisecond))
 	}
-	return linkQuick
+	return until(linkQuick)
 }
 
 // heard takes one report. Those of a bridge about its ports are none about the device.

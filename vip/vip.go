@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"hanode/internal/clock"
+	"hanode/internal/grid"
 	"hanode/internal/linkstate"
 	"hanode/vip/guard"
 )
@@ -182,6 +183,8 @@ type Options struct {
 	// an empty text says that it is over. It may be called from any goroutine
 	// and must not call the Kernel. nil = only logged.
 	OnProblem func(code, text string)
+	// Grid is when devices and addresses are looked at; nil = one of its own.
+	Grid *grid.Grid
 
 	clsact bool          // filters even where tcx is there
 	bare   bool          // leave the guard that is there as it is; to clean up

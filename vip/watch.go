@@ -20,7 +20,7 @@ const checkEvery = time.Second
 // watch keeps the guard on every device: at each change of a device, and each
 // second in case a change was missed or someone took the guard away.
 func (h *host) watch(ctx context.Context) {
-	tick := time.NewTicker(checkEvery)
+	tick := h.opts.Grid.Ticker(checkEvery)
 	defer tick.Stop()
 	var sub *subscription
 	defer func() { sub.close() }()
@@ -36,6 +36,7 @@ func (h *host) watch(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+			tick.Next()
 		case _, ok := <-sub.changes():
 			if !ok { // overrun: some were lost, so look now
 				sub.close()

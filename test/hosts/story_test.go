@@ -45,6 +45,7 @@ node "arbiter" {
   }
   resource "systemd" "apache2" {}
   resource "systemd" "smbd" {}
+  resource "systemd" "beacon" {}
 }
 `
 )
@@ -53,7 +54,8 @@ node "arbiter" {
 // Debian hosts with the package installed: primary and secondary with two network
 // cards serve a web page and a Samba share behind one address, arbiter votes. A
 // client asks for the page all the time; an observer asks by ARP, every millisecond,
-// who has the address, and never sees two.
+// who has the address, and never sees two. A third service of the group notes when it
+// runs, so that a start too many is seen; see beacon_test.go.
 func TestStory(t *testing.T) {
 	s := &story{t: t, Lab: lab(t, "primary", "secondary", "arbiter")}
 	s.primary, s.secondary, s.arbiter = s.on("primary"), s.on("secondary"), s.on("arbiter")
@@ -75,6 +77,7 @@ func TestStory(t *testing.T) {
 		}
 	}
 	s.table()
+	s.starts()
 }
 
 // chapter is something that happens, who serves then, and how all becomes as before:
@@ -85,6 +88,9 @@ type chapter struct {
 	holder string // serves when it has happened; "" = primary, which never stopped
 	cause  string // what the history calls the move; "" = there is none
 	mend   func()
+	// both: the old owner cannot be asked, or does not answer, so that its services may
+	// run on for a moment, out of clients' reach (the group is not exclusive).
+	both bool
 }
 
 func (s *story) chapters() []chapter {
@@ -105,31 +111,49 @@ func (s *story) chapters() []chapter {
 	}
 	powerOn := func(h on) func() { return func() { s.do(h.PowerOn()); up(s.t, h.Host) } }
 	return []chapter{
-		{"systemctl poweroff of primary", func() { s.do(p.PowerOff()) }, "secondary", "switchover", powerOn(p)},
+		{name: "systemctl poweroff of primary", happen: func() { s.do(p.PowerOff()) }, holder: "secondary", cause: "switchover", mend: powerOn(p)},
 		// Its cables go first: it may have time to see that and to say so.
-		{"power cut of primary", func() { s.do(p.PowerCut()) }, "secondary", "", powerOn(p)},
-		{"systemctl reboot of primary", func() { s.do(p.Reboot()) }, "primary", "switchover", func() { up(s.t, p.Host) }},
-		{"eth1 of primary pulled", cut([]on{p}, "eth1"), "secondary", "link", heal},
-		{"eth0 of primary pulled", cut([]on{p}, "eth0"), "", "", heal},
-		{"both cables of primary pulled", cut([]on{p}, "eth1", "eth0"), "secondary", "", heal},
-		{"apache2 killed (kill -9)", func() { s.do(p.Signal(p.mainPid("apache2"), syscall.SIGKILL)) }, "", "", nil},
-		{"agent of primary killed (kill -9)", func() { s.do(p.Signal(p.mainPid("hanode"), syscall.SIGKILL)) }, "secondary", "failover", nil},
-		{"agent of primary hangs (SIGSTOP)", func() { s.do(p.Signal(p.mainPid("hanode"), syscall.SIGSTOP)) }, "secondary", "failover", nil},
-		{"primary frozen", func() { s.do(p.Freeze()) }, "secondary", "failover", func() { s.do(p.Thaw()) }},
-		{"arbiter lost", func() { s.do(a.PowerCut()) }, "", "", powerOn(a)},
-		{"both data hosts cut, one returns", func() {
+		{name: "power cut of primary", happen: func() { s.do(p.PowerCut()) }, holder: "secondary", mend: powerOn(p)},
+		{name: "systemctl reboot of primary", happen: func() { s.do(p.Reboot()) }, holder: "primary", cause: "switchover", mend: func() { up(s.t, p.Host) }},
+		{name: "eth1 of primary pulled", happen: cut([]on{p}, "eth1"), holder: "secondary", cause: "link", mend: heal},
+		{name: "eth0 of primary pulled", happen: cut([]on{p}, "eth0"), mend: heal},
+		{name: "both cables of primary pulled", happen: cut([]on{p}, "eth1", "eth0"), holder: "secondary", mend: heal, both: true},
+		{name: "apache2 killed (kill -9)", happen: func() { s.do(p.Signal(p.mainPid("apache2"), syscall.SIGKILL)) }},
+		{name: "agent of primary killed (kill -9)", happen: func() { s.do(p.Signal(p.mainPid("hanode"), syscall.SIGKILL)) }, holder: "secondary", cause: "failover", both: true},
+		{name: "agent of primary hangs (SIGSTOP)", happen: func() { s.do(p.Signal(p.mainPid("hanode"), syscall.SIGSTOP)) }, holder: "secondary", cause: "failover", both: true},
+		{name: "primary frozen", happen: func() { s.do(p.Freeze()) }, holder: "secondary", cause: "failover", mend: func() { s.do(p.Thaw()) }, both: true},
+		{name: "arbiter lost", happen: func() { s.do(a.PowerCut()) }, mend: powerOn(a)},
+		{name: "both data hosts cut, one returns", happen: func() {
 			s.do(p.PowerCut())
 			s.do(b.PowerCut())
 			s.do(b.PowerOn())
-		}, "secondary", "", powerOn(p)},
-		{"cold start of all three", func() {
+		}, holder: "secondary", mend: powerOn(p)},
+		{name: "cold start of all three", happen: func() {
 			for _, h := range []on{p, b, a} {
 				s.do(h.PowerCut())
 			}
 			for _, h := range []on{p, b, a} {
 				s.do(h.PowerOn())
 			}
-		}, "primary", "", nil},
+		}, holder: "primary"},
+		{name: "package upgrade, host by host", happen: func() { s.upgrade(versionNew) }, holder: "primary", cause: "switchover", mend: func() { s.upgrade(versionOld) }},
+	}
+}
+
+// upgrade installs another version of the package on one host after the other, as
+// docs/install.md says.
+func (s *story) upgrade(version string) {
+	s.t.Helper()
+	for _, h := range s.all() {
+		owner := h.property("apache2", "ActiveState") == "active"
+		said := h.dpkg(version)
+		if owner && !strings.Contains(said, "handed over") {
+			s.t.Errorf("the upgrade of the owner does not say what it does:\n%s", said)
+		}
+		if out := h.run("hanode", "version"); !strings.Contains(out, version) {
+			s.t.Errorf("%s: hanode version says %q after the upgrade to %s", h.Name(), out, version)
+		}
+		s.alive()
 	}
 }
 
@@ -139,6 +163,7 @@ type story struct {
 	t                           *testing.T
 	primary, secondary, arbiter on
 	lines                       []line
+	overlaps                    []overlap
 }
 
 // line is what a chapter cost the client.
@@ -165,8 +190,11 @@ func (s *story) install() {
 	boot(s.t, s.Hosts...)
 	key := trust.Generate() + "\n"
 	for _, h := range s.all() {
-		h.dpkg(versionNew)
+		h.dpkg(versionOld)
 		h.write("/etc/hanode/hanode.hcl", nodeFile, 0o644)
+		h.write("/etc/systemd/system/beacon.service", beaconUnit, 0o644)
+		h.write("/usr/local/bin/beacon", beaconProgram, 0o755)
+		h.run("systemctl", "daemon-reload")
 		h.write("/etc/hanode/key", key, 0o600)
 		h.write("/root/web.hcl", clusterFile, 0o644)
 		h.write("/var/www/html/who", h.Name()+"\n", 0o644)
@@ -214,44 +242,64 @@ func (s *story) begin() {
 // play has a chapter happen while a client asks for the page.
 func (s *story) play(c chapter) {
 	s.t.Helper()
-	w, err := watch.Start(s.Client.Host, "eth0", netip.MustParseAddr(vip), netip.MustParseAddr("10.77.0.250"), time.Millisecond)
-	s.do(err)
-	p, err := watch.StartHTTP(s.Client.Host, page, 5*time.Millisecond, 200*time.Millisecond)
-	s.do(err)
-	time.Sleep(200 * time.Millisecond)
 	first, begin := s.epoch(), time.Now()
-	c.happen()
-	holder := c.holder
-	if holder == "" {
-		holder = "primary"
-		time.Sleep(3 * time.Second) // three deadtimes: what had to happen would have
-	}
-	s.serves(holder)
-	pages, addresses := p.Stop(), w.Stop()
-	s.judge(c, pages, addresses)
+	s.watched(c.name, func() {
+		c.happen()
+		holder := c.holder
+		if holder == "" {
+			holder = "primary"
+			time.Sleep(3 * time.Second) // three deadtimes: what had to happen would have
+		}
+		s.serves(holder)
+	})
 	if moved := s.epoch() != first; moved && c.holder == "" {
 		s.t.Errorf("%s: the group moved", c.name)
 	}
 	if c.cause != "" {
 		s.because(c, first)
 	}
-	if c.mend != nil {
-		c.mend()
+	back := func() {
+		if c.mend != nil {
+			c.mend()
+		}
+		s.settled()
 	}
-	s.settled()
+	if c.holder == "secondary" {
+		s.watched(failback, back)
+	} else {
+		back()
+	}
 	s.share()
+	s.alone(c, begin)
 	s.t.Logf("%-36s all as before %.1f s after it began", "", time.Since(begin).Seconds())
 }
 
-// judge notes what the client saw, and complains if it saw two hosts.
-func (s *story) judge(c chapter, pages, addresses watch.Report) {
+// failback is what the table calls the return of the group to primary, whatever took
+// it away.
+const failback = "  failback to primary"
+
+// watched notes what the client saw while something happened.
+func (s *story) watched(name string, happen func()) {
 	s.t.Helper()
-	l := line{name: c.name, page: longest(pages), address: longest(addresses)}
+	w, err := watch.Start(s.Client.Host, "eth0", netip.MustParseAddr(vip), netip.MustParseAddr("10.77.0.250"), time.Millisecond)
+	s.do(err)
+	p, err := watch.StartHTTP(s.Client.Host, page, 5*time.Millisecond, 200*time.Millisecond)
+	s.do(err)
+	time.Sleep(200 * time.Millisecond)
+	happen()
+	pages, addresses := p.Stop(), w.Stop()
+	s.judge(name, pages, addresses)
+}
+
+// judge notes what the client saw, and complains if it saw two hosts.
+func (s *story) judge(name string, pages, addresses watch.Report) {
+	s.t.Helper()
+	l := line{name: name, page: longest(pages), address: longest(addresses)}
 	s.lines = append(s.lines, l)
 	if len(addresses.Overlaps) > 0 || len(pages.Overlaps) > 0 {
-		s.t.Errorf("%s: two hosts answered: %+v %+v", c.name, addresses.Overlaps, pages.Overlaps)
+		s.t.Errorf("%s: two hosts answered: %+v %+v", name, addresses.Overlaps, pages.Overlaps)
 	}
-	s.t.Logf("%-36s page %6d ms, address %6d ms without an answer", c.name, l.page.Milliseconds(), l.address.Milliseconds())
+	s.t.Logf("%-36s page %6d ms, address %6d ms without an answer", name, l.page.Milliseconds(), l.address.Milliseconds())
 }
 
 func longest(r watch.Report) (d time.Duration) {
@@ -358,6 +406,18 @@ func (s *story) get() (string, error) {
 func (s *story) settled() {
 	s.t.Helper()
 	s.serves("primary")
+	s.alive()
+	for _, unit := range []string{"apache2", "smbd", "beacon"} {
+		s.primary.says("active", "systemctl", "is-active", unit)
+		for _, h := range []on{s.secondary, s.arbiter} {
+			h.says("inactive", "systemctl", "is-active", unit)
+		}
+	}
+}
+
+// alive waits until everybody is and has a lease.
+func (s *story) alive() {
+	s.t.Helper()
 	eventually(s.t, time.Minute, "everybody is alive and has a lease", func() bool {
 		for _, h := range s.all() {
 			out, err := h.Run("hanode", "members", "--json")
@@ -373,12 +433,6 @@ func (s *story) settled() {
 		}
 		return true
 	})
-	for _, unit := range []string{"apache2", "smbd"} {
-		s.primary.says("active", "systemctl", "is-active", unit)
-		for _, h := range []on{s.secondary, s.arbiter} {
-			h.says("inactive", "systemctl", "is-active", unit)
-		}
-	}
 }
 
 // share fetches a file from the Samba share through the address.
