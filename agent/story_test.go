@@ -184,29 +184,27 @@ func TestEmptiedDiskRejoins(t *testing.T) {
 	}
 }
 
-// votes reports whether a leader counts the node's n-th disk as a voter, and all who
-// run have that list: one that only the leader has dies with it.
-func (l *lab) votes(name string, disk uint64) bool {
-	if l.leader() == "" {
-		return false
+// counts reports whether the node's n-th disk is a voter in the list that node a has.
+func counts(a *Agent, name string, disk uint64) bool {
+	n := a.node.Load()
+	if n == nil {
+		return false // it does not know yet who it is
 	}
+	ms, err := n.Members()
+	return err == nil && slices.ContainsFunc(ms, func(m cluster.Member) bool {
+		return m.ID == cluster.ServerID(name, disk) && m.Voter
+	})
+}
+
+// votes reports whether the node's n-th disk is a voter to all who run: a list that
+// only the leader has dies with it.
+func (l *lab) votes(name string, disk uint64) bool {
 	for _, n := range l.nodes {
-		a, _ := l.hosts[n.Name].running()
-		if a == nil {
-			continue
-		}
-		node := a.node.Load()
-		if node == nil {
-			return false // it does not know yet who it is
-		}
-		ms, err := node.Members()
-		if err != nil || !slices.ContainsFunc(ms, func(m cluster.Member) bool {
-			return m.ID == cluster.ServerID(name, disk) && m.Voter
-		}) {
+		if a, _ := l.hosts[n.Name].running(); a != nil && !counts(a, name, disk) {
 			return false
 		}
 	}
-	return true
+	return l.leader() != ""
 }
 
 // An emptied voter never votes under its old identity: until its new one is in
@@ -222,7 +220,7 @@ func TestEmptiedVoterDoesNotVote(t *testing.T) {
 				a, _ := h.running()
 				return a != nil && a.disk.number() == disk && a.node.Load() != nil
 			})
-			if !l.votes("secondary", disk-1) {
+			if leader := l.leader(); leader == "" || !counts(l.on(leader), "secondary", disk-1) {
 				l.well(10 * time.Second) // the leader was quicker; once more
 				continue
 			}

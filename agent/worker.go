@@ -197,7 +197,7 @@ func (w *worker) start(ctx context.Context) {
 		done <- err
 	}()
 	var err error
-	tick := a.grid.Ticker(a.retry())
+	tick := time.NewTicker(a.retry())
 	defer tick.Stop()
 wait:
 	for {
