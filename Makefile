@@ -45,7 +45,7 @@ e2e-hosts: hosts-tools ## the package on booted Debian hosts: the whole story, R
 
 hosts-tools: # what e2e-hosts boots hosts with; only where apt-get is, and as root
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-		for t in systemd-nspawn:systemd-container mmdebstrap:mmdebstrap lintian:lintian; do \
+		for t in systemd-nspawn:systemd-container mmdebstrap:mmdebstrap lintian:lintian ansible:ansible-core ansible-lint:ansible-lint ssh:openssh-client cloud-init:cloud-init rpm:rpm; do \
 			command -v $${t%%:*} >/dev/null || missing="$$missing $${t##*:}"; \
 		done; \
 		[ -z "$$missing" ] || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; }; \

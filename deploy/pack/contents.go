@@ -19,6 +19,9 @@ func (b *build) contents(arch, format string) files.Contents {
 	made := func(name string) string { return filepath.Join(b.work, name) }
 
 	add(made("hanode-"+arch), "/usr/bin/hanode", 0o755)
+	for _, path := range b.links {
+		all = append(all, &files.Content{Source: "/usr/bin/hanode", Destination: path, Type: files.TypeSymlink, FileInfo: &files.ContentFileInfo{Owner: "root", Group: "root", MTime: b.date}})
+	}
 	add(repo("deploy/hanode.service"), unitDir(format)+"/hanode.service", 0o644)
 	add(repo("deploy/hanode.sysusers"), "/usr/lib/sysusers.d/hanode.conf", 0o644)
 	add(repo("deploy/hanode.tmpfiles"), "/usr/lib/tmpfiles.d/hanode.conf", 0o644)
@@ -34,7 +37,8 @@ func (b *build) contents(arch, format string) files.Contents {
 	doc := "/usr/share/doc/hanode/"
 	add(repo("deploy/hanode.hcl"), doc+"examples/hanode.hcl", 0o644)
 	add(repo("deploy/web.hcl"), doc+"examples/web.hcl", 0o644)
-	for _, page := range []string{"install", "configuration", "operations", "problems", "timing"} {
+	add(repo("deploy/addresses-only.conf"), doc+"examples/addresses-only.conf", 0o644)
+	for _, page := range []string{"install", "first-cluster", "runbook", "configuration", "operations", "problems", "timing", "services"} {
 		add(repo("docs/"+page+".md"), doc+page+".md", 0o644)
 	}
 	if format == "deb" {

@@ -28,7 +28,10 @@ func Unable() string {
 }
 
 // tools are the programs that hosts are built and run with, and who has them.
-var tools = map[string]string{"systemd-nspawn": "systemd-container", "mmdebstrap": "mmdebstrap", "nsenter": "util-linux"}
+var tools = map[string]string{
+	"systemd-nspawn": "systemd-container", "mmdebstrap": "mmdebstrap", "nsenter": "util-linux",
+	"ansible-playbook": "ansible-core", "ansible-lint": "ansible-lint", "ssh": "openssh-client", "cloud-init": "cloud-init", "rpm": "rpm",
+}
 
 // missingTools says what to install.
 func missingTools() error {

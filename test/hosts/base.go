@@ -15,10 +15,11 @@ import (
 )
 
 // packages are what the base system has beyond a minimal Debian: an init, a network,
-// the services of the story, and their clients.
+// the services of the story, and their clients; and what installs hosts by themselves.
 var packages = []string{
 	"systemd", "systemd-sysv", "dbus", "iproute2", "procps",
-	"apache2", "samba", "smbclient", "resource-agents", "openssh-server", "python3",
+	"apache2", "samba", "smbclient", "resource-agents",
+	"openssh-server", "python3", "cloud-init", "curl", "wget", "rpm",
 }
 
 // suite is the Debian that is booted.
@@ -37,6 +38,7 @@ var masked = []string{
 // cluster: none of them starts at boot.
 var baseFiles = map[string]string{
 	"/etc/systemd/journald.conf.d/lab.conf": "[Journal]\nStorage=volatile\nRuntimeMaxUse=32M\nRateLimitIntervalSec=0\n",
+	"/etc/cloud/cloud-init.disabled":        "",
 	"/etc/apache2/conf-available/lab.conf":  "ServerName localhost\n",
 	"/etc/samba/smb.conf": `[global]
   workgroup = WORKGROUP
@@ -155,7 +157,7 @@ func (d disk) furnish() error {
 	for _, u := range masked {
 		errs = append(errs, d.link("/dev/null", units+u))
 	}
-	for _, name := range []string{"apache2.service", "smbd.service", "winbind.service", "apache-htcacheclean.service"} {
+	for _, name := range []string{"ssh.service", "apache2.service", "smbd.service", "winbind.service", "apache-htcacheclean.service"} {
 		errs = append(errs, d.remove(units+"multi-user.target.wants/"+name))
 	}
 	return errors.Join(errs...)

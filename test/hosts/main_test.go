@@ -100,7 +100,7 @@ func prepare() (env []string, done func(), err error) {
 // package.
 func build(dir string) error {
 	for _, version := range []string{versionOld, versionNew} {
-		cmd := exec.Command("go", "run", ".", "-version", version, "-arch", runtime.GOARCH, "-formats", "deb", "-out", dir)
+		cmd := exec.Command("go", "run", ".", "-version", version, "-arch", runtime.GOARCH, "-formats", "deb,rpm", "-out", dir)
 		cmd.Dir = filepath.Join("..", "..", "deploy", "pack")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("make the package: %w: %s", err, out)

@@ -197,6 +197,16 @@ func (o on) leads() {
 	})
 }
 
+// apply gives the cluster its groups; a cluster that has just formed may take a moment.
+func (o on) apply(file string) {
+	o.t.Helper()
+	var err error
+	eventually(o.t, 30*time.Second, "the groups are applied", func() bool {
+		_, err = o.Run("hanode", "apply", "--yes", file)
+		return err == nil
+	})
+}
+
 // TestLintian: Debian's own checker finds nothing but what is listed and explained in
 // the package's overrides.
 func TestLintian(t *testing.T) {

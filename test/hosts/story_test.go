@@ -57,9 +57,7 @@ node "arbiter" {
 // who has the address, and never sees two. A third service of the group notes when it
 // runs, so that a start too many is seen; see beacon_test.go.
 func TestStory(t *testing.T) {
-	s := &story{t: t, Lab: lab(t, "primary", "secondary", "arbiter")}
-	s.primary, s.secondary, s.arbiter = s.on("primary"), s.on("secondary"), s.on("arbiter")
-	t.Cleanup(s.tell)
+	s := newStory(t)
 	s.install()
 	s.begin()
 	for run := range *flagRuns {
@@ -172,6 +170,15 @@ type line struct {
 	page, address time.Duration // longest time without an answer
 }
 
+// newStory wires the three hosts; none is booted.
+func newStory(t *testing.T) *story {
+	t.Helper()
+	s := &story{t: t, Lab: lab(t, "primary", "secondary", "arbiter")}
+	s.primary, s.secondary, s.arbiter = s.on("primary"), s.on("secondary"), s.on("arbiter")
+	t.Cleanup(s.tell)
+	return s
+}
+
 func (s *story) on(name string) on { return on{s.Get(name), s.t} }
 
 // all lists those that nothing happens to first: they are asked first.
@@ -212,12 +219,9 @@ func (s *story) begin() {
 	for _, h := range s.all() {
 		h.run("systemctl", "start", "hanode")
 	}
-	eventually(s.t, time.Minute, "the cluster forms", func() bool {
-		st, err := s.status(s.arbiter)
-		return err == nil && st.Quorum && st.Leader != nil
-	})
+	s.formed()
 	s.t.Logf("formed %v after the first systemctl start", time.Since(begin).Round(time.Millisecond))
-	s.primary.run("hanode", "apply", "--yes", "/root/web.hcl")
+	s.primary.apply("/root/web.hcl")
 	s.settled()
 	// In order: systemd's own stamps.
 	var before int

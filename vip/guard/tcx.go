@@ -211,10 +211,11 @@ func (t *tcx) kind() string { return "tcx" }
 
 func (t *tcx) close() {}
 
-// removePins detaches what an older incarnation attached by tcx.
+// removePins detaches what an older incarnation attached by tcx. One that was root may
+// have left pins where an agent that is not cannot look; its unit has them removed.
 func removePins(cfg Config) error {
 	for _, root := range []string{hostBPFFS, ownBPFFS} {
-		if !isBPFFS(root) {
+		if !isBPFFS(root) || unix.Access(root, unix.X_OK) != nil {
 			continue
 		}
 		dir := filepath.Join(root, "hanode", strconv.FormatUint(cfg.Thread.Inode(), 10))
