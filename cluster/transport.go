@@ -140,6 +140,11 @@ const lookAgain = 10 * time.Millisecond
 // the node is heard, when the term of the request is over, or with the transport. An
 // append that says nothing new to a settled node is not sent; see idle.go.
 func (t *transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	if t.settled != nil && t.settled(string(to)) {
+		if done, err := t.rest(id, args, resp); done {
+			return err
+		}
+	}
 	for t.reachable != nil && !t.reachable(string(to)) {
 		select {
 		case <-t.done:
@@ -148,11 +153,6 @@ func (t *transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, args 
 		}
 		if r := t.raft.Load(); r != nil && r.CurrentTerm() > args.Term {
 			return fmt.Errorf("append to %s: term %d is over", to, args.Term)
-		}
-	}
-	if t.settled != nil && t.settled(string(to)) {
-		if done, err := t.rest(id, args, resp); done {
-			return err
 		}
 	}
 	begin := time.Now()
