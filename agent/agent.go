@@ -98,6 +98,7 @@ type Agent struct {
 	foreign   foreign
 	present   present
 	two       twoNode
+	pings     pings
 	problems  problems
 	tm        atomic.Pointer[spec.Timing] // the cluster's, once founded
 
@@ -241,6 +242,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	a.goLoop(a.superviseLoop)
 	a.goLoop(a.watchdogLoop)
 	a.respawn()
+	a.startPings()
 	if a.opts.Supervisor != nil {
 		a.opts.Supervisor.Ready()
 	}

@@ -56,6 +56,8 @@ type Host struct {
 	Stores func(dir string) (cluster.Stores, error)
 	// Watchdog opens a watchdog device. nil = as the path says.
 	Watchdog func(path string) (io.WriteCloser, error)
+	// Ping asks a host whether it is there. nil = by ICMP.
+	Ping func(ctx context.Context, host string) error
 	// SetAside takes raft's files out of the way; Stores then makes new ones.
 	SetAside func(dir string) error
 	// Exit ends the process at once; the kernel takes back what it held.

@@ -3,6 +3,7 @@ package agent
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -98,7 +99,9 @@ type host struct {
 	gear func(vip.Kernel) vip.Kernel
 	fits func(vip.Address) error // whether it has the device of an address; nil = of every one
 	held heldClock
-	dog  func(path string) (io.WriteCloser, error) // its watchdog; nil = it has none
+	// pings answers for the ping nodes "router" and "uplink"; nil = it has none.
+	pings func(host string) bool
+	dog   func(path string) (io.WriteCloser, error) // its watchdog; nil = it has none
 
 	mu      sync.Mutex
 	kernel  *vipfake.Host
@@ -193,10 +196,14 @@ func (h *host) config() *config.Node {
 	if h.dog != nil {
 		watchdog = "/dev/watchdog"
 	}
+	var pings []config.PingNode
+	if h.pings != nil {
+		pings = []config.PingNode{{Name: "router", Hosts: []string{"router"}}, {Name: "net", Hosts: []string{"uplink1", "uplink2"}}}
+	}
 	return &config.Node{
-		Watchdog: watchdog,
-		TwoNode:  twoNode,
-		File:     "hanode.hcl", Cluster: "web", Name: h.name, DataDir: h.dir, KeyFile: h.lab.key, Port: 7694,
+		Watchdog: watchdog, Ping: pings, IPFail: true,
+		TwoNode: twoNode,
+		File:    "hanode.hcl", Cluster: "web", Name: h.name, DataDir: h.dir, KeyFile: h.lab.key, Port: 7694,
 		Links: []string{"eth0", "eth1"}, Timing: h.lab.tm, Nodes: h.lab.nodes, GroupsFile: h.lab.group,
 	}
 }
@@ -229,6 +236,12 @@ func (h *host) start() {
 	opts := Options{Version: "test", Log: log, Supervisor: told{func() { h.mu.Lock(); h.ready = true; h.mu.Unlock() }}, Host: &Host{
 		Network: h.wire, Clock: gatedClock{agentClock{h}, sys}, ID: fmt.Sprintf("boot-%s-%d", h.name, h.boot),
 		Boot: fmt.Sprint(h.boot), Machine: h.name, Watchdog: h.dog,
+		Ping: func(_ context.Context, host string) error {
+			if h.pings(host) {
+				return nil
+			}
+			return errors.New("no answer")
+		},
 		Claim: func(string) (func() error, error) { return func() error { return nil }, nil },
 		Kernel: func(string, *grid.Grid, func(string, string)) (vip.Kernel, error) {
 			sys.Kernel = h.kernel.Open()

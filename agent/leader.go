@@ -28,6 +28,7 @@ type leading struct {
 
 	mu      sync.Mutex
 	healthy map[string]clock.Instant // since when without a break
+	worse   map[string]clock.Instant // since when it reaches fewer ping nodes
 	leads   clock.Instant            // since when we lead; zero = not
 	applied clock.Instant            // since when a majority of the previous voters has applied the list (R7)
 	version uint64                   // of that list
@@ -184,6 +185,7 @@ func (a *Agent) inputs() failover.Inputs {
 		}
 		in.Health[name] = h
 	}
+	a.compareReach(in, now)
 	in.Avoid, in.Held = a.lead.sight.Look(in.State, now)
 	a.hold.Lock()
 	for c := range a.hold.tokens {

@@ -29,6 +29,8 @@ type linkReport struct {
 	Links   []linkstate.Link `json:"links"`
 	// Claims are what the network says of addresses, where it should say something else.
 	Claims []claimReport `json:"claims,omitempty"`
+	// Pings are the ping nodes; nil = there are none.
+	Pings *pingReport `json:"pings,omitempty"`
 }
 
 const (
@@ -48,6 +50,9 @@ func (a *Agent) linksLoop(ctx context.Context) {
 		r.Seq++
 		claims, heard := a.claims()
 		r.Links, r.Claims = worthTelling(links), claims
+		if pings := a.pingReport(a.host.Clock.Now()); !pings.same(r.Pings) {
+			r.Pings, repeat = pings, linksRepeat
+		}
 		a.gossip.Send(r.append([]byte{byte(lease.KindLinks)}), a.voters()...)
 		wait := linksEvery
 		if repeat > 0 {
@@ -138,6 +143,7 @@ func (e *ears) noteLinks(from string, r linkReport, now clock.Instant) bool {
 	same := slices.EqualFunc(r.Links, x.links.Links, func(a, b linkstate.Link) bool {
 		return a.Dev == b.Dev && a.State == b.State && a.Why == b.Why && slices.Equal(a.Nets, b.Nets)
 	})
+	same = same && r.Pings.same(x.links.Pings)
 	x.links, x.linksAt = r, now
 	return !same
 }
@@ -156,6 +162,7 @@ func (e *ears) report(name string, now clock.Instant) (r linkReport) {
 		return r
 	}
 	r.Links, r.Claims = slices.Clone(x.links.Links), slices.Clone(x.links.Claims)
+	r.Pings = x.links.Pings // replaced, never changed
 	for i := range r.Links {
 		r.Links[i].For += age
 	}

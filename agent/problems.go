@@ -73,6 +73,7 @@ var catalogue = map[string]struct{ severity, fix string }{
 	"two-node-manual":      {"info", "for full automation add a third vote: a witness on any small machine, a node block with its address and role = \"witness\" (docs/two-nodes.md says how)"},
 	"two-node-alone":       {"error", "start the other node; if its host is off, `hanode confirm-off NODE`"},
 	"two-node-waits":       {"error", "start the other node, or repair the network to it; if its host is off, `hanode confirm-off NODE`"},
+	"ping-lost":            {"warning", "look at that host, and at the network between; with ipfail a node that reaches more gets the groups"},
 	"watchdog":             {"warning", "correct `watchdog`, or load its driver (softdog is one of software); without it a host whose agent hangs is silent, and its services are not ended"},
 	"respawn":              {"warning", "look at the program's own log; it may exit with 100 to be left alone"},
 	"two-voters":           {"warning", "with two voters the loss of either stops failover; add a witness"},
@@ -176,6 +177,7 @@ func (a *Agent) clusterProblems(in failover.Inputs, members []api.Member) []api.
 		}
 	}
 	out = append(out, a.twoNodeProblems(s)...)
+	out = append(out, a.pingProblems(s)...)
 	out = append(out, a.linkProblems(s)...)
 	out = append(out, a.claimProblems(s)...)
 	for _, name := range s.GroupNames() {

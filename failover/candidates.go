@@ -37,6 +37,10 @@ const aloneStep = 10 * hungStep
 // preference too, and less than a disk that hangs.
 const settleStep = hungStep / 2
 
+// pingStep is what each ping node costs that others reach and it does not: more than any
+// preference, and all of them less than a device that lost its carrier.
+const pingStep = settleStep / 4
+
 // Candidates lists every member's standing for group g, best first, while the other
 // groups are at their places.
 func Candidates(in Inputs, g *fsm.Group, at Places) []Candidate {
@@ -86,6 +90,13 @@ func Candidates(in Inputs, g *fsm.Group, at Places) []Candidate {
 		if in.Health[name].Hung {
 			c.Score -= hungStep
 			c.Because += ", but its disk hangs"
+		}
+		if n := in.Health[name].Unreached; n > 0 {
+			c.Score -= pingStep * min(n, 3)
+			c.Because += fmt.Sprintf(", but it reaches fewer ping nodes (by %d)", n)
+		} else if in.Health[name].Regained {
+			c.Score -= pingStep / 2
+			c.Because += ", but it reached fewer ping nodes lately"
 		}
 		if l, ok := linkstate.Of(in.Health[name].Links, g.Spec); ok && l.State == linkstate.Settling {
 			c.Score -= settleStep

@@ -25,6 +25,11 @@ type Health struct {
 	// Links are its devices that virtual addresses need, as it says itself. One of
 	// which nothing is said carries.
 	Links []linkstate.Link
+	// Unreached is how many ping nodes fewer it reaches than the node that reaches most,
+	// once that has been so for a while; 0 = it reaches as many, or nobody asks.
+	Unreached int
+	// Regained: it reached fewer ping nodes not long ago, and may again.
+	Regained bool
 }
 
 // Inputs is all that a decision depends on. State is read only.

@@ -234,6 +234,12 @@ func (p *planner) cause(g *fsm.Group) string {
 	if p.failedWith(g) {
 		return "failure"
 	}
+	if n := p.in.Health[owner.Name].Unreached; n > 0 {
+		best := Candidates(p.in, g, p.at)
+		if len(best) > 0 && best[0].Eligible && best[0].Node != owner.Name && p.in.Health[best[0].Node].Unreached < n {
+			return "ping"
+		}
+	}
 	return p.failback(g)
 }
 
@@ -307,7 +313,7 @@ func (p *planner) failback(g *fsm.Group) string {
 		return ""
 	}
 	h := p.in.Health[best[0].Node]
-	if h.Hung || h.Healthy < g.Spec.Failback.After {
+	if h.Hung || h.Unreached > 0 || h.Regained || h.Healthy < g.Spec.Failback.After {
 		return ""
 	}
 	if l, ok := linkstate.Of(h.Links, g.Spec); ok && (l.State != linkstate.Up || l.For < g.Spec.Failback.After) {

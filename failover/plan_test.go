@@ -37,8 +37,9 @@ func drawWorld(t *rapid.T) *world {
 		h := Health{
 			Alive: rapid.IntRange(0, 5).Draw(t, "alive") > 0, Leased: rapid.IntRange(0, 5).Draw(t, "leased") > 0,
 			Behind: rapid.IntRange(0, 9).Draw(t, "behind") == 0, Dead: rapid.IntRange(0, 4).Draw(t, "dead") == 0,
-			Hung:    rapid.IntRange(0, 5).Draw(t, "hung") == 0,
-			Healthy: time.Duration(rapid.IntRange(0, 10).Draw(t, "healthy")) * time.Minute, Why: "silent",
+			Hung: rapid.IntRange(0, 5).Draw(t, "hung") == 0, Unreached: max(0, rapid.IntRange(-6, 3).Draw(t, "unreached")),
+			Regained: rapid.IntRange(0, 5).Draw(t, "regained") == 0,
+			Healthy:  time.Duration(rapid.IntRange(0, 10).Draw(t, "healthy")) * time.Minute, Why: "silent",
 		}
 		w.m.View(func(s *fsm.State) { h.Inc = s.Nodes[n].Inc })
 		if rapid.IntRange(0, 9).Draw(t, "other incarnation") == 0 {
@@ -236,7 +237,7 @@ func content(in Inputs, g *fsm.Group) string {
 	if slices.ContainsFunc(g.Waits, func(w fsm.Wait) bool { return !in.Tokens[w.Claim] }) {
 		return "it is on its way already"
 	}
-	if o.Standby || o.Stopped || o.Leaving {
+	if o.Standby || o.Stopped || o.Leaving || in.Health[o.Name].Unreached > 0 {
 		return ""
 	}
 	if !g.Spec.Failback.On || g.Pinned || !g.Started {
