@@ -108,7 +108,7 @@ func TestTwoNodesStopTheIdleOne(t *testing.T) {
 // first, and then everything.
 func TestTwoNodesStopRightAfterTheReturn(t *testing.T) {
 	pair(t, func(t *testing.T, l *lab) {
-		for _, wait := range []time.Duration{50, 150, 300, 700} {
+		for _, wait := range []time.Duration{50 * time.Millisecond, 150 * time.Millisecond, 300 * time.Millisecond, 700 * time.Millisecond} {
 			l.hosts["secondary"].halt()
 			time.Sleep(2 * time.Second)
 			l.hosts["secondary"].start()
@@ -120,7 +120,7 @@ func TestTwoNodesStopRightAfterTheReturn(t *testing.T) {
 				_, ok := a.ref()
 				return ok
 			})
-			time.Sleep(wait * time.Millisecond)
+			time.Sleep(wait)
 			l.hosts["primary"].halt()
 			l.until("handover", 2*time.Second, l.held("secondary"))
 			l.until("it decides alone", 5*time.Second, func() bool { return l.on("secondary").Maintenance(t.Context(), true) == nil })
