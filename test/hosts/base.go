@@ -18,7 +18,7 @@ import (
 // the services of the story, and their clients; and what installs hosts by themselves.
 var packages = []string{
 	"systemd", "systemd-sysv", "dbus", "iproute2", "procps",
-	"apache2", "samba", "smbclient", "resource-agents",
+	"apache2", "samba", "smbclient", "resource-agents", "kmod", "psmisc",
 	"openssh-server", "python3", "cloud-init", "curl", "wget", "rpm",
 }
 
