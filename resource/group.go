@@ -49,8 +49,9 @@ type Operation struct {
 // goroutine, one after the other; Status by anybody.
 type Group struct {
 	s *Services
-	// Restarted is told of each restart by Watch: what failed, why, and how often
-	// that was within its span. nil = nobody wants to know. Set it before Watch.
+	// Restarted is told of each restart that counts: what failed, why, and how often
+	// that was within its span. It may be told of several resources at once. nil = nobody
+	// wants to know. Set it before Watch.
 	Restarted func(r spec.Resource, times int, why error)
 	// Admit is asked before anything of a Start is begun; its error refuses the start, and
 	// is of this host. nil = everything is admitted. Set it before the first Start.

@@ -1,7 +1,10 @@
 package resource
 
 import (
+	"context"
+	"errors"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -72,5 +75,46 @@ func TestLastLines(t *testing.T) {
 		if got := lastLines(c.in, c.limit); got != c.want {
 			t.Errorf("%q, %d: %q, want %q", c.in, c.limit, got, c.want)
 		}
+	}
+}
+
+// recovering is a type whose supervisor starts it again by itself, all the time.
+type recovering struct {
+	Plain
+	looks int
+}
+
+func (*recovering) Start(context.Context, spec.Resource, Env) error { return nil }
+func (*recovering) Stop(context.Context, spec.Resource, Env) error  { return nil }
+
+func (d *recovering) Monitor(context.Context, spec.Resource, Env) error {
+	d.looks++
+	if d.looks%3 == 1 { // seen twice while it is being restarted
+		return nil
+	}
+	return ErrRecovering
+}
+
+// TestRecoveryIsTold: a restart by the resource's own supervisor counts, so it is told,
+// once for each; the one too many is the end.
+func TestRecoveryIsTold(t *testing.T) {
+	h := newHost(t)
+	h.services.drivers["unit"] = &recovering{}
+	g := h.services.NewGroup()
+	if err := g.Start(t.Context(), []spec.Resource{{Type: "unit", Name: "x", Every: time.Millisecond, Restarts: 2}}, env); err != nil {
+		t.Fatal(err)
+	}
+	var told []int
+	g.Restarted = func(_ spec.Resource, times int, err error) {
+		if !errors.Is(err, ErrRecovering) {
+			t.Error(err)
+		}
+		told = append(told, times)
+	}
+	if err := g.Watch(t.Context()); !errors.Is(err, ErrRecovering) {
+		t.Errorf("the third: %v", err)
+	}
+	if !slices.Equal(told, []int{1, 2}) {
+		t.Errorf("told %v", told)
 	}
 }

@@ -151,6 +151,9 @@ func (g *Group) monitor(ctx context.Context, i int, restarts *budget) error {
 				if !restarts.spend(r, time.Now()) {
 					return err
 				}
+				if g.Restarted != nil {
+					g.Restarted(r, len(restarts.spent), err) // by its supervisor, and counted
+				}
 			}
 			recovering = true
 		default:
