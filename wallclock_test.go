@@ -21,6 +21,7 @@ var readsWall = map[string]string{
 	"vip/guard/nft.go": "the nftables tier: the kernel compares packets with a wall-clock deadline",
 
 	"agent/agent.go":   "stamps a command: people read it in events",
+	"agent/admit.go":   "stamps a command; whether a token has expired, which lets nobody hold anything",
 	"agent/backend.go": "stamps a command: people read it in events",
 	"agent/foreign.go": "stamps a command: people read it in events",
 	"agent/hooks.go":   "stamps a command: people read it in events",
@@ -51,6 +52,7 @@ var mayAsk = map[string]string{
 	"resource":           "how often a resource is looked at, and how long it may take",
 	"vip":                "when announcements are due; how long a probe waits",
 	"vip/guard":          "deadlines of sockets",
+	"peer":               "how often a line is written",
 	"cluster":            "how long a write takes",
 	"fence":              "how long an agent may take",
 }

@@ -53,6 +53,9 @@ type Agent struct {
 	disk *disk
 	born clock.Instant
 	grid *grid.Grid // of what this agent does again and again
+	// member is what init or join wrote; nil = the node file lists the founders.
+	member *membership
+	roster roster
 
 	machine  *fsm.Machine
 	gossip   *gossip.Gossip
@@ -114,6 +117,7 @@ type Agent struct {
 
 	founding atomic.Bool // this process writes, or wrote, the founders' configuration
 	drain    atomic.Bool // hold nothing any more
+	old      atomic.Bool // of a generation that was given up; see superseded
 	removed  chan struct{}
 	once     sync.Once
 
@@ -149,15 +153,18 @@ func New(cfg *config.Node, opts Options) (*Agent, error) {
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
+	cfg, member, err := adopt(cfg)
+	if err != nil {
+		return nil, err
+	}
 	host := opts.Host
 	if host == nil {
-		var err error
 		if host, err = RealHost(cfg, opts.Log); err != nil {
 			return nil, err
 		}
 	}
 	a := &Agent{
-		cfg: cfg, opts: opts, log: opts.Log.With("node", cfg.Name), host: host,
+		cfg: cfg, member: member, opts: opts, log: opts.Log.With("node", cfg.Name), host: host,
 		machine: fsm.NewMachine(), grid: grid.New(),
 		fenced: make(chan struct{}, 1), changed: make(chan struct{}, 1), ring: make(chan struct{}, 1),
 		beats: make(chan struct{}, 1), posts: newPosts(), reporting: make(chan struct{}, maxReports),
@@ -236,6 +243,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	a.goLoop(a.announceLoop)
 	a.goLoop(a.groupsLoop)
 	a.goLoop(a.lapseLoop)
+	a.goLoop(a.rosterLoop)
 	a.goLoop(a.joinLoop)
 	a.goLoop(a.fitLoop)
 	a.goLoop(a.probeOwn)
@@ -330,12 +338,23 @@ func (a *Agent) endLoops(cancel func()) {
 // bootHost is R8 up to the registration: be alone, close the guard, take away
 // what an earlier agent left, verify.
 func (a *Agent) bootHost(undo *stopper) error {
+	if len(a.cfg.Nodes) == 0 {
+		return noCluster(a.cfg)
+	}
 	d, err := openDisk(a.cfg)
 	if err != nil {
 		return err
 	}
 	a.disk = d
 	a.known.load(d.path(knownFile))
+	if d.givenUp() {
+		a.old.Store(true)
+		a.drain.Store(true)
+		a.problems.set("old-generation", "a later generation of the cluster began without this node")
+	}
+	if err := a.loadRoster(); err != nil {
+		return errors.Join(err, d.close())
+	}
 	undo.add("disk", d.close)
 	release, err := a.host.Claim(a.cfg.Cluster)
 	if err != nil {
@@ -393,14 +412,14 @@ func (a *Agent) openNetwork(undo *stopper) error {
 	g, err := gossip.Start(gossip.Config{
 		Name: a.cfg.Name, Cluster: a.cfg.Cluster, Network: a.host.Network, Port: a.cfg.Port, Keys: a.keys,
 		Clock: a.host.Clock, Grid: a.grid, Look: a.cfg.Timing.Keepalive, LinkDead: a.linkDead(), Seeds: seeds, Peers: a.disk.loadPeers(), Save: a.disk.savePeers,
-		Handle: a.handle, Log: a.log,
+		Generation: a.disk.generation, Superseded: a.superseded, Handle: a.handle, Log: a.log,
 	})
 	if err != nil {
 		return err
 	}
 	a.gossip = g
 	undo.add("gossip", func() error { return g.Stop(0) })
-	cfg, err := a.keys.ServerConfig(a.cfg.Cluster, a.cfg.Name, alpnRaft, alpnPeer)
+	cfg, err := a.keys.ServerConfig(a.cfg.Cluster, a.cfg.Name, alpnRaft, alpnPeer, trust.JoinALPN)
 	if err != nil {
 		return err
 	}
@@ -414,7 +433,10 @@ func (a *Agent) openNetwork(undo *stopper) error {
 	undo.add("peer client", func() error { a.peers.Close(); return nil })
 	srv := peer.NewServer(service{a}, api.Handler(direct{a}), a.log)
 	undo.add("peer server", srv.Close)
+	door := peer.NewDoor(service{a}, a.log)
+	undo.add("door", door.Close)
 	a.servers.Go(func() { a.serve(a.mux.Serve()) })
+	a.servers.Go(func() { a.serve(door.Serve(a.mux.Protocol(trust.JoinALPN))) })
 	a.servers.Go(func() { a.serve(srv.Serve(a.mux.Protocol(alpnPeer))) })
 	return nil
 }

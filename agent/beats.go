@@ -23,7 +23,7 @@ import (
 type voice struct {
 	voter   bool     // in the lease voters' list
 	version uint64   // of that list
-	voters  []string // the list, or the founders before there is a cluster
+	voters  []string // the list, or before this node knows one whoever may be in it
 	ready   bool
 	silent  []id.NodeRef // whom this voter misses
 }
@@ -33,15 +33,28 @@ func (a *Agent) speak() {
 	v := &voice{voter: a.grant.voter, ready: a.grant.IsReady(), silent: a.grant.silent}
 	v.version, v.voters = a.grant.List()
 	if len(v.voters) == 0 {
-		for _, n := range a.cfg.Nodes {
-			v.voters = append(v.voters, n.Name)
-		}
+		v.voters = a.mayVote()
 	}
 	a.voice.Store(v)
 }
 
-// voters are whom beats go to: the lease voters, or the founders before there is
-// a cluster. Do not change the list.
+// mayVote is whoever may be a voter, while this node has applied nothing yet: all that it
+// knows as members, and who votes in raft by its own disk. Some may have joined long
+// after the founding, and a leader that does not hear us commits nothing with us.
+func (a *Agent) mayVote() (out []string) {
+	for _, n := range a.everyone() {
+		out = append(out, n.Name)
+	}
+	for _, v := range a.roll().voters {
+		if !slices.Contains(out, v) {
+			out = append(out, v)
+		}
+	}
+	return out
+}
+
+// voters are whom beats go to: the lease voters, or whoever may be one before they are
+// known. Do not change the list.
 func (a *Agent) voters() []string { return a.voice.Load().voters }
 
 // mouth is what the goroutine that beats keeps between two beats.

@@ -111,10 +111,12 @@ var kinds = []struct {
 	{"all killed", 1, 20 * time.Millisecond, time.Second},
 	{"voters change", 7, 500 * time.Millisecond, 5 * time.Second},
 	{"a node leaves", 2, 500 * time.Millisecond, 5 * time.Second},
+	{"a node is removed", 3, time.Second, 6 * time.Second},
+	{"a node joins", 9, 200 * time.Millisecond, 4 * time.Second},
 }
 
 // notOfTwo are faults that two nodes and no third vote do not have.
-var notOfTwo = map[string]bool{"voters change": true, "a node leaves": true}
+var notOfTwo = map[string]bool{"voters change": true, "a node leaves": true, "a node is removed": true, "a node joins": true}
 
 // schedule draws the faults of one run; equal seeds draw equal ones.
 func schedule(rng *rand.Rand, length time.Duration) []fault {
@@ -242,6 +244,10 @@ func (c *chaos) strike(f fault) {
 		took = c.changeVoters(f)
 	case "a node leaves":
 		took = c.leave(h, f)
+	case "a node is removed":
+		took = c.remove(h, f)
+	case "a node joins":
+		took = c.newcomer(f)
 	case "wall clock step":
 		h.clk.stepWall(time.Duration((f.x - 0.5) * float64(2*time.Hour)))
 		took = 1
@@ -393,6 +399,9 @@ func (c *chaos) allKilled(f fault) int {
 	for _, h := range mine {
 		wg.Go(func() {
 			defer h.give()
+			if h.outside() {
+				return
+			}
 			if h.up() {
 				h.kill()
 			}

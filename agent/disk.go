@@ -45,6 +45,13 @@ type identity struct {
 	SteppedOut bool `json:"stepped_out,omitempty"`
 	// Recovering is there while this node is being made the only server.
 	Recovering *recovery `json:"recovering,omitempty"`
+	// Token is the ID of the one that this directory asked to be let in with: with it,
+	// `join --fresh` goes on and does not begin again. "" = a founder's.
+	Token string `json:"token,omitempty"`
+	// Generation of the cluster in which this directory was last; see fsm.NewGeneration.
+	Generation uint64 `json:"generation,omitempty"`
+	// GivenUp: a later generation began without this directory.
+	GivenUp bool `json:"given_up,omitempty"`
 }
 
 const identityFile = "identity.json"
@@ -55,13 +62,9 @@ func openDisk(cfg *config.Node) (*disk, error) {
 		return nil, fmt.Errorf("make data_dir: %w", err)
 	}
 	d := &disk{dir: cfg.DataDir}
-	f, err := os.OpenFile(d.path("lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	f, err := lockDir(d.dir)
 	if err != nil {
-		return nil, fmt.Errorf("open the lock of data_dir: %w", err)
-	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		_ = f.Close()
-		return nil, fmt.Errorf("data_dir %s is in use by another agent; stop it, or give this one a data_dir of its own", d.dir)
+		return nil, err
 	}
 	d.lock = f
 	if err := d.load(cfg); err != nil {
@@ -69,6 +72,19 @@ func openDisk(cfg *config.Node) (*disk, error) {
 		return nil, err
 	}
 	return d, nil
+}
+
+// lockDir makes the caller the only one who uses a data_dir, until the file is closed.
+func lockDir(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open the lock of data_dir: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		_ = f.Close()
+		return nil, fmt.Errorf("data_dir %s is in use by another agent; stop it, or give this one a data_dir of its own", dir)
+	}
+	return f, nil
 }
 
 func (d *disk) path(name string) string { return filepath.Join(d.dir, name) }
@@ -121,6 +137,17 @@ func (d *disk) asking() (string, error) {
 	return d.id.Asking, nil
 }
 
+// joinsWith notes the token that this directory joins with.
+func (d *disk) joinsWith(token string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.id.Token == token {
+		return nil
+	}
+	d.id.Token = token
+	return d.save()
+}
+
 // number is which data directory this is; 0 = not a raft server yet.
 func (d *disk) number() uint64 {
 	d.mu.Lock()
@@ -128,10 +155,47 @@ func (d *disk) number() uint64 {
 	return d.id.Disk
 }
 
+// generation is the cluster's as this directory last knew it.
+func (d *disk) generation() uint64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.id.Generation
+}
+
+// reaches notes a generation before anything of it counts; it never goes back.
+func (d *disk) reaches(generation uint64) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if generation <= d.id.Generation {
+		return nil
+	}
+	old := d.id.Generation
+	d.id.Generation = generation
+	if err := d.save(); err != nil {
+		d.id.Generation = old
+		return err
+	}
+	return nil
+}
+
+// giveUp notes that a later generation began without this directory.
+func (d *disk) giveUp() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.id.GivenUp = true
+	return d.save()
+}
+
+func (d *disk) givenUp() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.id.GivenUp
+}
+
 func (d *disk) setNumber(n uint64) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.id.Disk, d.id.Asking = n, ""
+	d.id.Disk, d.id.Asking, d.id.GivenUp = n, "", false
 	return d.save()
 }
 

@@ -30,7 +30,7 @@ const (
 
 func (a *Agent) seeds() (map[string]netip.Addr, error) {
 	out := map[string]netip.Addr{}
-	for _, n := range a.cfg.Nodes {
+	for _, n := range a.everyone() {
 		ad, err := netip.ParseAddr(n.Address)
 		if err != nil {
 			return nil, fmt.Errorf("address of node %s: %w", n.Name, err)
@@ -225,6 +225,8 @@ func (a *Agent) decide(ctx context.Context) (bootstrap bool, err error) {
 				continue
 			}
 			switch {
+			case h.Removed:
+				a.expelled()
 			case h.State == peer.Member:
 				member = n.Name
 			case h.Digest != digest:
@@ -244,7 +246,7 @@ func (a *Agent) decide(ctx context.Context) (bootstrap bool, err error) {
 				break
 			}
 			return false, nil
-		case fresh >= len(a.cfg.Nodes)/2+1:
+		case fresh >= len(a.cfg.Nodes)/2+1 && (a.member == nil || a.member.Founder):
 			a.log.Info("founding the cluster", "founders", len(a.cfg.Nodes), "agreeing", fresh)
 			a.problems.clear("founders-differ")
 			a.founding.Store(true)
@@ -275,18 +277,18 @@ func (a *Agent) rejoin(ctx context.Context, via string) error {
 		return err
 	}
 	var errs []error
-	for _, n := range append([]spec.Node{{Name: via}}, a.cfg.Nodes...) {
-		if n.Name == a.cfg.Name || n.Name == "" {
+	for _, name := range append([]string{via}, a.others()...) {
+		if name == a.cfg.Name || name == "" {
 			continue
 		}
-		disk, err := a.peers.Rejoin(ctx, n.Name, request)
+		disk, err := a.peers.Rejoin(ctx, name, request)
 		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
 		at := a.disk.fork()
 		if a.manual() {
-			h, err := a.hello(ctx, n.Name)
+			h, err := a.hello(ctx, name)
 			if err != nil {
 				return err
 			}
@@ -353,7 +355,7 @@ func (s service) Hello(asker string) peer.Hello {
 	var disk uint64
 	a.machine.View(func(s *fsm.State) {
 		if n := s.Nodes[asker]; n != nil {
-			h.HostID, disk = n.HostID, n.Disk
+			h.HostID, disk, h.Removed = n.HostID, n.Disk, n.Removed
 		}
 	})
 	held := a.heldBy(asker, disk)
@@ -372,7 +374,7 @@ func (a *Agent) unheard(node string) (time.Duration, bool) {
 
 // found writes the cluster's first entry.
 func (a *Agent) found(ctx context.Context) error {
-	c := fsm.Found{Cluster: a.cfg.Cluster, Digest: a.cfg.Digest(), Timing: a.cfg.Timing, Nodes: a.cfg.Nodes, Manual: a.cfg.Manual()}
+	c := fsm.Found{Cluster: a.cfg.Cluster, Digest: a.cfg.Digest(), Timing: a.cfg.Timing, Nodes: a.cfg.Nodes, Manual: a.cfg.Manual(), Tokens: a.member.tokens()}
 	for i, n := range a.cfg.Nodes {
 		if i < maxVoters {
 			c.Voters = append(c.Voters, n.Name)
@@ -400,15 +402,12 @@ func (a *Agent) alone(ctx context.Context) error {
 	begin := a.host.Clock.Now()
 	for ctx.Err() == nil {
 		other := ""
-		for _, n := range a.cfg.Nodes {
-			if n.Name == a.cfg.Name {
-				continue
-			}
-			h, err := a.hello(ctx, n.Name)
+		for _, name := range a.others() {
+			h, err := a.hello(ctx, name)
 			// Only a host that registered elsewhere and is still heard with that
 			// registration counts; our own beats before ours do not.
 			if err == nil && h.HostID != "" && h.HostID != a.hostID() && h.HeardMS >= 0 && h.HeardMS < api.MS(3*a.timing().Keepalive) {
-				other = n.Name
+				other = name
 			}
 		}
 		if other == "" {
@@ -478,6 +477,9 @@ func (a *Agent) register(ctx context.Context) {
 		switch {
 		case err != nil:
 			a.problems.set("not-registered", fmt.Sprintf("no leader took this node's registration: %v", err))
+		case res.Gone:
+			a.expelled()
+			sleepCtx(ctx, time.Second)
 		case res.Rejected != "" && res.Inc != from:
 			from = res.Inc // somebody registered in between; try from there
 			continue
@@ -485,11 +487,18 @@ func (a *Agent) register(ctx context.Context) {
 			a.problems.set("not-registered", res.Rejected)
 		default:
 			a.problems.clear("not-registered")
+			a.problems.clear("removed")
 			a.adoptRegistration(id.NodeRef{Name: a.cfg.Name, Inc: res.Inc})
 			return
 		}
 		sleepCtx(ctx, 50*time.Millisecond)
 	}
+}
+
+// expelled says that this node was put out of the cluster, and how it comes back.
+func (a *Agent) expelled() {
+	a.problems.clear("not-registered")
+	a.problems.set("removed", fmt.Sprintf("%s was removed from cluster %s while it was away; what its data_dir holds counts no more, and it holds nothing", a.cfg.Name, a.cfg.Cluster))
 }
 
 // bound is what a voter must wait after its last ack to this node: deadtime, and

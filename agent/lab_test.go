@@ -92,6 +92,7 @@ type host struct {
 	dir   string
 	clk   *simClock
 	links []netio.Link
+	joins bool          // becomes a member by init or join, and not by the node file
 	steer chan struct{} // full while somebody starts or stops it
 
 	// gear lets a test build a broken machine: it may replace the kernel that an
@@ -189,7 +190,7 @@ func newLabOf(t testing.TB, tm spec.Timing, seed uint64, names []string, groups 
 
 func (h *host) config() *config.Node {
 	twoNode := ""
-	if len(h.lab.nodes) == 2 {
+	if len(h.lab.nodes) == 2 && !h.joins {
 		twoNode = config.TwoNodeManual
 	}
 	watchdog := ""
@@ -200,12 +201,22 @@ func (h *host) config() *config.Node {
 	if h.pings != nil {
 		pings = []config.PingNode{{Name: "router", Hosts: []string{"router"}}, {Name: "net", Hosts: []string{"uplink1", "uplink2"}}}
 	}
-	return &config.Node{
+	c := &config.Node{
 		Watchdog: watchdog, Ping: pings, IPFail: true,
 		TwoNode: twoNode,
 		File:    "hanode.hcl", Cluster: "web", Name: h.name, DataDir: h.dir, KeyFile: h.lab.key, Port: 7694,
-		Links: []string{"eth0", "eth1"}, Timing: h.lab.tm, Nodes: h.lab.nodes, GroupsFile: h.lab.group,
+		Links: []string{"eth0", "eth1"}, Timing: h.lab.tm, GroupsFile: h.lab.group,
 	}
+	if h.joins {
+		c.KeyFile, c.Address = h.dir+".key", h.links[0].Addr.String()
+		return c
+	}
+	for _, n := range h.lab.nodes {
+		if !h.lab.hosts[n.Name].joins {
+			c.Nodes = append(c.Nodes, n)
+		}
+	}
+	return c
 }
 
 // start boots the agent.
@@ -416,7 +427,9 @@ func (h *host) setOpen(a netip.Addr, o *opened) {
 
 func (l *lab) startAll() {
 	for _, n := range l.nodes {
-		l.hosts[n.Name].start()
+		if h := l.hosts[n.Name]; !h.joins {
+			h.start()
+		}
 	}
 }
 

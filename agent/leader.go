@@ -21,7 +21,8 @@ import (
 // leading is what a leader needs to remember. All of it can be lost with the
 // leader: a new one counts afresh.
 type leading struct {
-	wake chan struct{}
+	wake    chan struct{}
+	members chan struct{} // one slot: the members are to be looked at again now
 
 	formed atomic.Bool                   // see formedBy
 	ready  atomic.Pointer[clock.Instant] // since when this node has caught up with a leader; nil = not yet
@@ -36,7 +37,7 @@ type leading struct {
 }
 
 func (l *leading) init() {
-	l.wake = make(chan struct{}, 1)
+	l.wake, l.members = make(chan struct{}, 1), make(chan struct{}, 1)
 	l.healthy = map[string]clock.Instant{}
 }
 
@@ -59,7 +60,7 @@ func (l *leading) formedBy(a *Agent, now clock.Instant) bool {
 	a.machine.View(func(s *fsm.State) {
 		voters = s.Voters
 		for _, n := range s.Nodes {
-			if !n.Removed && !n.Stopped && !n.Off {
+			if !n.Removed && !n.Stopped && !n.Off && (n.Inc > 0 || n.Token == "") {
 				names = append(names, n.Name)
 			}
 		}
@@ -283,6 +284,7 @@ func (a *Agent) membersLoop(ctx context.Context) {
 			return
 		case <-tick.C:
 			tick.Next()
+		case <-a.lead.members:
 		}
 	}
 }
@@ -316,9 +318,11 @@ func (a *Agent) members(ctx context.Context) error {
 			a.log.Info("taking the vote of the node that stopped, so that this one goes on alone", "node", name)
 			return n.Demote(s.ID)
 		case ok && st.Manual && node.Stopped:
-		case ok && !s.Voter && st.Voters.Has(name) && a.caughtUp(node, heard[name]):
+		case ok && !s.Voter && st.Voters.Has(name) && a.caughtUp(node, heard[name]) && !alone(st, in, heard):
 			a.log.Info("giving a server its vote", "node", name)
-			return n.AddVoter(name, node.Disk)
+			err := n.AddVoter(name, node.Disk)
+			signal(a.lead.members) // the next one at once: an even number is worth less
+			return err
 		case ok && s.Voter && !st.Voters.Has(name) && name == a.cfg.Name:
 			return a.pass(n, st, in)
 		case ok && s.Voter && !st.Voters.Has(name):
@@ -328,6 +332,11 @@ func (a *Agent) members(ctx context.Context) error {
 			return a.endMembership(ctx, n, st, node, ok)
 		}
 	}
+	if !st.Maintenance {
+		if next, why := failover.NextVoters(a.voterInputs(n, a.inputs())); next != nil {
+			return a.changeVoters(ctx, n, st, next, why)
+		}
+	}
 	return a.preferIdleLeader(n, st, heard)
 }
 
@@ -335,6 +344,21 @@ func (a *Agent) members(ctx context.Context) error {
 // applied what a voter must have.
 func (a *Agent) caughtUp(node *fsm.Node, h heard) bool {
 	return h.beat.Ready && h.beat.Ref == node.Ref() && a.host.Clock.Now().Elapsed(h.at) < a.timing().Deadtime
+}
+
+// alone: one server votes, and only one more could now. Of two, the loss of either stops
+// raft, so the second gets its vote together with the third, where there is to be one.
+func alone(st *fsm.State, in map[string]cluster.Member, heard map[string]heard) bool {
+	vote, could := 0, 0
+	for _, v := range st.Voters.Names {
+		switch {
+		case in[v].Voter:
+			vote++
+		case heard[v].beat.Ready:
+			could++
+		}
+	}
+	return vote == 1 && could == 1 && len(st.NodeNames()) > 2
 }
 
 // pass hands leadership to a lease voter, heard or not: beats go to those alone, so
@@ -370,20 +394,17 @@ func (a *Agent) endMembership(ctx context.Context, n *cluster.Node, st *fsm.Stat
 		return nil // the next leader goes on
 	}
 	if st.Voters.Has(node.Name) {
-		return a.changeVoters(ctx, n, st, without(st.Voters.Names, node.Name))
+		return a.changeVoters(ctx, n, st, without(st.Voters.Names, node.Name), node.Name+" is leaving")
 	}
-	if server {
-		// Let the node see that it may go before it hears nothing any more.
-		if _, err := n.Propose(ctx, fsm.Command{At: a.host.Clock.Wall(), Leave: &fsm.Leave{Node: node.Name, Done: true}}); err != nil {
-			return err
-		}
-	}
-	return nil
+	// While it is still a server: let the node see that it may go before it hears nothing
+	// any more.
+	_, err := n.Propose(ctx, fsm.Command{At: a.host.Clock.Wall(), Leave: &fsm.Leave{Node: node.Name, Done: true}})
+	return err
 }
 
 // changeVoters is R7: the next list only after a majority of the previous list's
 // voters reports that it has applied the current one, plus the largest bound.
-func (a *Agent) changeVoters(ctx context.Context, n *cluster.Node, st *fsm.State, names []string) error {
+func (a *Agent) changeVoters(ctx context.Context, n *cluster.Node, st *fsm.State, names []string, why string) error {
 	now := a.host.Clock.Now()
 	if st.Voters.Version > 1 && !st.Manual { // there no lease comes from votes
 		have := 0
@@ -406,7 +427,10 @@ func (a *Agent) changeVoters(ctx context.Context, n *cluster.Node, st *fsm.State
 			return nil
 		}
 	}
-	_, err := n.Propose(ctx, fsm.Command{At: a.host.Clock.Wall(), SetVoters: &fsm.SetVoters{Version: st.Voters.Version + 1, Names: names}})
+	_, err := n.Propose(ctx, fsm.Command{At: a.host.Clock.Wall(), SetVoters: &fsm.SetVoters{Version: st.Voters.Version + 1, Names: names, Why: why}})
+	if err == nil {
+		a.log.Info("changed who votes", "voters", names, "why", why)
+	}
 	return err
 }
 

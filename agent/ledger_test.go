@@ -19,13 +19,15 @@ type ledger struct {
 	hist *history
 
 	mu     sync.Mutex
-	states map[uint64]uint64 // index -> digest of the state after it
-	last   uint64            // newest index that anybody applied
-	given  map[claimAt]given // what each epoch of each group means
+	states map[stateAt]uint64 // digest of the state there
+	last   uint64             // newest index that anybody applied
+	given  map[claimAt]given  // what each epoch of each group means
 	events map[uint64]fsm.Event
 	newest uint64          // event
 	specs  map[string]bool // wanted sets that there ever were
 }
+
+type stateAt struct{ generation, index uint64 }
 
 type claimAt struct {
 	group string
@@ -39,7 +41,7 @@ type given struct {
 
 func newLedger(fail func(string, ...any), hist *history) *ledger {
 	return &ledger{
-		fail: fail, hist: hist, states: map[uint64]uint64{}, given: map[claimAt]given{},
+		fail: fail, hist: hist, states: map[stateAt]uint64{}, given: map[claimAt]given{},
 		events: map[uint64]fsm.Event{}, specs: map[string]bool{},
 	}
 }
@@ -99,10 +101,11 @@ func (l *ledger) noteState(who string, s *fsm.State) {
 	}
 	_, _ = h.Write(b)
 	sum := h.Sum64()
-	if old, ok := l.states[s.Index]; ok && old != sum {
+	at := stateAt{s.Generation, s.Index}
+	if old, ok := l.states[at]; ok && old != sum {
 		l.fail("%s: the state after entry %d is not what another node had: %s", who, s.Index, b)
 	}
-	l.states[s.Index] = sum
+	l.states[at] = sum
 	l.last = max(l.last, s.Index)
 }
 

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"hanode/api"
+	"hanode/failover"
 	"hanode/fsm"
 	"hanode/internal/clock"
 )
@@ -39,6 +40,11 @@ func (a *Agent) membersHere() []api.Member {
 			nodes[n.Name] = &fsm.Node{Name: n.Name, Address: n.Address, Role: n.Role}
 		}
 	}
+	var why map[string]string
+	if n := a.node.Load(); n != nil && leader == a.cfg.Name && st.Founded() {
+		why = failover.WhyVoter(a.voterInputs(n, a.inputs()))
+	}
+	votes := a.votesHere(st)
 	var out []api.Member
 	for _, n := range nodes {
 		if n.Removed {
@@ -47,7 +53,7 @@ func (a *Agent) membersHere() []api.Member {
 		h, ok := heard[n.Name]
 		m := api.Member{
 			Name: n.Name, Role: n.Role, Address: api.Known(n.Address),
-			Voter: st.Voters.Has(n.Name), Leader: n.Name == leader,
+			Voter: votes[n.Name], Leader: n.Name == leader, VoterWhy: api.Known(why[n.Name]),
 		}
 		m.State = a.memberState(n, h, ok, now.Elapsed(clock.Later(h.at, a.woke())))
 		if ok {
@@ -80,6 +86,26 @@ func (a *Agent) membersHere() []api.Member {
 		out = append(out, m)
 	}
 	slices.SortFunc(out, func(x, y api.Member) int { return strings.Compare(x.Name, y.Name) })
+	return out
+}
+
+// votesHere are the nodes that vote on leases, and for raft's leader as far as is known
+// here.
+func (a *Agent) votesHere(st *fsm.State) map[string]bool {
+	out := map[string]bool{}
+	for _, v := range st.Voters.Names {
+		out[v] = true
+	}
+	n := a.node.Load()
+	if n == nil {
+		return out
+	}
+	servers, err := n.Members()
+	for _, s := range servers {
+		if err == nil && !s.Voter && s.Name != "" {
+			delete(out, s.Name) // it gets it in a moment
+		}
+	}
 	return out
 }
 

@@ -2,11 +2,14 @@ package agent
 
 import (
 	"context"
+	"net"
 	"slices"
 	"time"
 
+	"hanode/api"
 	"hanode/cluster"
 	"hanode/fsm"
+	"hanode/internal/trust"
 )
 
 // The faults that change who is a member, and who votes.
@@ -16,7 +19,7 @@ import (
 // a majority's disks.
 func (c *chaos) loseDisk(h *host, f fault) int {
 	from, voters := c.diskOf(h)
-	if from == 0 || !h.take() {
+	if from == 0 || h.joins || !h.take() {
 		return 0
 	}
 	c.mu.Lock()
@@ -101,7 +104,7 @@ func (c *chaos) isBack(h *host, from uint64) bool {
 		return false
 	}
 	for _, o := range c.order {
-		if o.hasLeft() {
+		if o.hasLeft() || o.outside() {
 			continue
 		}
 		a, _ := o.running()
@@ -181,7 +184,7 @@ func (c *chaos) settled() bool {
 	var want []string
 	c.view(func(s *fsm.State) { want = slices.Sorted(slices.Values(s.Voters.Names)) })
 	for _, o := range c.order {
-		if o.hasLeft() {
+		if o.hasLeft() || o.outside() {
 			continue
 		}
 		a, _ := o.running()
@@ -233,7 +236,7 @@ func (c *chaos) stepVoters(list []string) bool {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	if a.changeVoters(ctx, a.node.Load(), st, next) != nil {
+	if a.changeVoters(ctx, a.node.Load(), st, next, "a test says so") != nil {
 		return false
 	}
 	var version uint64
@@ -270,4 +273,103 @@ func (h *host) hasLeft() bool {
 		left = n != nil && n.Removed
 	})
 	return left
+}
+
+// remove cuts a node's power and ends its membership while it is dead; then it is
+// switched on again, and knows of nothing.
+func (c *chaos) remove(h *host, f fault) int {
+	members := 0
+	c.view(func(s *fsm.State) { members = len(s.NodeNames()) })
+	c.mu.Lock()
+	ok := members >= 4 && !c.left && len(c.lost) == 0 && !c.change
+	c.left = c.left || ok
+	c.mu.Unlock()
+	if !ok || !h.take() {
+		return 0
+	}
+	defer h.give()
+	if !h.up() {
+		return 0
+	}
+	h.powerCut()
+	took := 0
+	for end := time.Now().Add(f.length); time.Now().Before(end) && c.sleep(100*time.Millisecond); {
+		a := c.anyone(h)
+		if a == nil {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		_, err := a.Remove(ctx, api.RemoveRequest{Node: h.name, Confirm: "remove " + h.name})
+		cancel()
+		c.note("removing %s: %v", h.name, err)
+		if err == nil {
+			took = 1
+			break
+		}
+	}
+	c.sleep(time.Duration(f.x * float64(f.length)))
+	h.start()
+	return took
+}
+
+// anyone is an agent that runs on another host.
+func (c *chaos) anyone(but *host) *Agent {
+	for _, o := range c.order {
+		if a, _ := o.running(); a != nil && o != but {
+			return a
+		}
+	}
+	return nil
+}
+
+// newcomer is the host that joins a cluster in the middle of everything.
+const newcomer = "newcomer"
+
+// newcomer lets the host in that is in no cluster. The join is tried again and again,
+// and sometimes cut short as by kill -9; the agent starts when it is done.
+func (c *chaos) newcomer(f fault) int {
+	h := c.hosts[newcomer]
+	if h == nil || !h.outside() || !h.take() {
+		return 0
+	}
+	defer h.give()
+	if h.up() {
+		return 0
+	}
+	for end := time.Now().Add(f.length); time.Now().Before(end) && c.sleep(50*time.Millisecond); {
+		a := c.anyone(h)
+		if a == nil {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		made, err := a.CreateToken(ctx, time.Hour)
+		cancel()
+		if err != nil {
+			continue
+		}
+		tok, err := trust.ParseToken(*made.Token)
+		if err != nil {
+			c.fail("a token that is none: %v", err)
+			return 0
+		}
+		reads := int(f.x * 12) // and then the connection breaks
+		for ; time.Now().Before(end); reads += 2 {
+			if _, err = h.join(tok, JoinOptions{}, a.cfg.Name, func(conn net.Conn) net.Conn { return &lossy{conn, reads} }); err == nil {
+				h.start()
+				return 1
+			}
+			c.note("%s does not join yet: %v", h.name, err)
+		}
+	}
+	return 0
+}
+
+// outside: the host is in no cluster, so that no agent can run there.
+func (h *host) outside() bool { return h.joins && Outside(h.config()) }
+
+// rest: the host's agent has ended for good.
+func (h *host) rest() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.wanted = false
 }

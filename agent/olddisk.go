@@ -176,7 +176,13 @@ func (a *Agent) resume(ctx context.Context, stores cluster.Stores) (cluster.Stor
 	}
 	mine.Disk = a.disk.number()
 	own := roll{voters, mine.Position}
+	if len(voters) > 0 && own.besides(a.cfg.Name) == 0 && !a.manual() {
+		own = a.soleVoter(ctx, own)
+	}
 	a.onDisk.Store(&own)
+	a.grant.Lock()
+	a.speak()
+	a.grant.Unlock()
 	most, via, err := a.askOlder(ctx, mine, own)
 	if err != nil || !mine.Behind(most) {
 		return stores, err
@@ -243,6 +249,21 @@ func (a *Agent) emptyStores(stores cluster.Stores) (cluster.Stores, error) {
 	return a.host.Stores(a.cfg.DataDir)
 }
 
+// soleVoter is who votes where this disk says that this node alone does. It may go on
+// alone, as it must where it is the only node. But the others, if it knows of any, are
+// asked once: a data_dir from before they had votes, put back, would elect itself.
+func (a *Agent) soleVoter(ctx context.Context, own roll) roll {
+	others := a.others()
+	if len(others) == 0 {
+		return own
+	}
+	newest := own
+	for _, h := range a.askHeldOnce(ctx, roll{voters: others}) {
+		newest = newest.newer(rollOf(h))
+	}
+	return newest
+}
+
 // without is the list less one name.
 func without(names []string, name string) []string {
 	return slices.DeleteFunc(slices.Clone(names), func(n string) bool { return n == name })
@@ -261,6 +282,12 @@ const (
 func (a *Agent) askHeld(ctx context.Context, r roll) (most cluster.Held, newest roll, err error) {
 	for ctx.Err() == nil {
 		said := a.askHeldOnce(ctx, r)
+		if slices.ContainsFunc(said, func(h peer.Hello) bool { return h.Removed }) {
+			a.expelled() // until it is let in again, with another disk
+			sleepCtx(ctx, time.Second)
+			continue
+		}
+		a.problems.clear("removed")
 		for _, h := range said {
 			most = most.Furthest(heldOf(h))
 			r = r.newer(rollOf(h))

@@ -55,6 +55,8 @@ func (o *operator) command() {
 	switch {
 	case x < 0.45:
 		o.move(ctx, a, group, node, limit)
+	case x < 0.75 && node == newcomer:
+		return // it may come and go, and standby with it
 	case x < 0.60:
 		o.standby(ctx, a, node, true, limit)
 	case x < 0.75:
@@ -221,7 +223,7 @@ func reads(s *fsm.State) []act {
 		{object: "wanted", kind: "read", value: digestOf(s.Specs())},
 	}
 	for _, n := range s.Nodes {
-		if n.Role == spec.RoleNode {
+		if n.Role == spec.RoleNode && n.Name != newcomer {
 			out = append(out, act{object: "standby " + n.Name, kind: "read", value: fmt.Sprint(n.Standby)})
 		}
 	}
@@ -266,7 +268,7 @@ func (o *operator) calm(limit time.Duration) bool {
 	}
 	for _, n := range o.names(spec.RoleNode) {
 		todo = append(todo, func(ctx context.Context, a *Agent) error {
-			if o.hosts[n].hasLeft() {
+			if n == newcomer || o.hosts[n].hasLeft() {
 				return nil
 			}
 			call := o.hist.stamp()

@@ -41,6 +41,8 @@ var catalogue = map[string]struct{ severity, fix string }{
 	"bad-address":          {"error", "correct the address in the cluster file and apply it again"},
 	"founders-differ":      {"error", "make cluster, node blocks, timing and port equal in the node files of all founders"},
 	"not-registered":       {"warning", "the node holds nothing until a leader registers it; see `hanode members` for the voters that are missing"},
+	"old-generation":       {"error", "the cluster was recovered without this node: make a token on a member (`hanode token create`), stop this agent, and run `hanode join ADDRESS --token T --fresh`; if it was this side that should go on, stop the other one and read docs/joining.md"},
+	"removed":              {"error", "make a token on a member (`hanode token create`), stop this agent, and run `hanode join ADDRESS --token T --fresh`; or leave the host out"},
 	"groups-file":          {"error", "correct the file and run `hanode apply FILE`"},
 	"stop-failed":          {"error", "stop the service by hand and find out why its stop command fails"},
 	"realtime-refused":     {"warning", "do what the text says, or remove realtime = true from the node file"},

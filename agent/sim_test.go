@@ -79,6 +79,7 @@ func (s *simRun) run(t *testing.T) {
 	if s.two {
 		names = []string{"primary", "secondary"}
 	}
+	grows := !s.two && rng.IntN(3) == 0
 	var owners []string
 	for _, n := range names {
 		if n != "arbiter" {
@@ -88,7 +89,13 @@ func (s *simRun) run(t *testing.T) {
 	x := rng.Float64()
 	length := 8*time.Second + span(rng, 0, time.Duration(x*x*float64(32*time.Second)))
 	faults := schedule(rng, length)
+	if grows {
+		names = append(slices.Clip(names), newcomer)
+	}
 	l := newLabOf(t, spec.Profiles["fast"], s.seed, names, variant(rng, owners))
+	if grows {
+		l.hosts[newcomer].joins = true
+	}
 	s.hist, s.length = l.hist, length
 	for _, n := range names {
 		l.hosts[n].clk.setRates(0.95+0.1*rng.Float64(), 0.95+0.1*rng.Float64())
@@ -96,6 +103,9 @@ func (s *simRun) run(t *testing.T) {
 	defer s.report(t, l, faults)
 	defer l.close()
 	for _, n := range names {
+		if l.hosts[n].joins {
+			continue
+		}
 		l.hosts[n].start()
 		time.Sleep(span(rng, 0, 200*time.Millisecond))
 	}
@@ -151,7 +161,11 @@ func (s *simRun) revive(l *lab) {
 			} else {
 				s.tally.add("agents that ended by themselves", 1, 1)
 			}
-			h.start()
+			if h.outside() {
+				h.rest()
+			} else {
+				h.start()
+			}
 		}
 		h.give()
 	}
@@ -182,7 +196,7 @@ func (s *simRun) heal(l *lab, o *operator) {
 	for _, n := range l.nodes {
 		h := l.hosts[n.Name]
 		h.steer <- struct{}{}
-		if !h.up() {
+		if !h.up() && !h.outside() {
 			h.start()
 		}
 		h.give()
@@ -229,6 +243,9 @@ func (l *lab) unwell(done uint64) string {
 	}
 	for _, n := range l.nodes {
 		x := newest.Nodes[n.Name]
+		if x == nil && l.hosts[n.Name].joins {
+			continue // not yet
+		}
 		if x.Leaving && !x.Removed {
 			return n.Name + " is still leaving"
 		}

@@ -51,6 +51,15 @@ type Backend interface {
 	ConfirmOff(ctx context.Context, req ConfirmOffRequest) (*ConfirmOffResult, error)
 	// Leave hands over this node's groups and ends its membership.
 	Leave(ctx context.Context) error
+	// Remove ends the membership of a node that is dead. Where that costs safety it is
+	// refused, with the sentence that it wants, until that is said.
+	Remove(ctx context.Context, req RemoveRequest) (*RemoveResult, error)
+	// CreateToken makes a token that lets one node in; only here its text is told.
+	CreateToken(ctx context.Context, ttl time.Duration) (*Token, error)
+	// Tokens lists the tokens, newest first.
+	Tokens(ctx context.Context) ([]Token, error)
+	// RevokeToken ends a token that nobody used.
+	RevokeToken(ctx context.Context, id string) error
 	// Events calls fn for each event with an index above after, in order. With
 	// follow it then waits for more until ctx is done. It stops at fn's first
 	// error and returns it.

@@ -61,6 +61,26 @@ func (b *countingBackend) ConfirmOff(_ context.Context, r ConfirmOffRequest) (*C
 	return &ConfirmOffResult{Node: r.Node}, nil
 }
 
+func (b *countingBackend) Remove(_ context.Context, r RemoveRequest) (*RemoveResult, error) {
+	b.calls++
+	return &RemoveResult{Node: r.Node}, nil
+}
+
+func (b *countingBackend) CreateToken(context.Context, time.Duration) (*Token, error) {
+	b.calls++
+	return &Token{}, nil
+}
+
+func (b *countingBackend) Tokens(context.Context) ([]Token, error) {
+	b.calls++
+	return nil, nil
+}
+
+func (b *countingBackend) RevokeToken(context.Context, string) error {
+	b.calls++
+	return nil
+}
+
 func (b *countingBackend) Leave(context.Context) error {
 	b.calls++
 	return nil

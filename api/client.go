@@ -134,6 +134,29 @@ func (c *Client) ConfirmOff(ctx context.Context, req ConfirmOffRequest) (*Confir
 	return call[ConfirmOffResult](ctx, c, "confirm-off", nil, confirmOffBody(req), 0)
 }
 
+// Remove ends the membership of a node that is dead.
+func (c *Client) Remove(ctx context.Context, req RemoveRequest) (*RemoveResult, error) {
+	return call[RemoveResult](ctx, c, "remove", nil, removeBody{Node: req.Node, Confirm: req.Confirm, WaitMS: MS(req.Wait)}, req.Wait)
+}
+
+// CreateToken makes a token that lets one node in.
+func (c *Client) CreateToken(ctx context.Context, ttl time.Duration) (*Token, error) {
+	ms := MS(ttl)
+	return call[Token](ctx, c, "token", nil, tokenBody{TTLMS: &ms}, 0)
+}
+
+// Tokens lists the tokens.
+func (c *Client) Tokens(ctx context.Context) ([]Token, error) {
+	v, err := call[List[Token]](ctx, c, "tokens", nil, nil, 0)
+	return value(v), err
+}
+
+// RevokeToken ends a token.
+func (c *Client) RevokeToken(ctx context.Context, id string) error {
+	_, err := call[struct{}](ctx, c, "token/revoke", nil, idBody{ID: id}, 0)
+	return err
+}
+
 // Leave ends the membership of the agent's node.
 func (c *Client) Leave(ctx context.Context) error {
 	_, err := call[struct{}](ctx, c, "leave", nil, struct{}{}, leaveTime)

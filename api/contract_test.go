@@ -16,7 +16,9 @@ var contract = []struct {
 	v    any
 	keys string
 }{
-	{Member{}, "address last_beat_ms leader lease_ms links name role state voter"},
+	{Member{}, "address last_beat_ms leader lease_ms links name role state voter voter_why"},
+	{RemoveResult{}, "confirm node removed voters"},
+	{Token{}, "expires id join made state token used_by"},
 	{MemberLink{}, "address last_beat_ms name state"},
 	{Status{}, "cluster groups leader problems quorum"},
 	{GroupStatus{}, "epoch failures name nodes owner resources since state"},

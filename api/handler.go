@@ -47,6 +47,19 @@ func Handler(b Backend) http.Handler {
 	mux.HandleFunc("POST /v1/tune", post(decodeReset, func(ctx context.Context, reset bool) (any, error) {
 		return nonNil(b.Tune(ctx, reset))
 	}))
+	mux.HandleFunc("POST /v1/remove", post(decodeRemove, func(ctx context.Context, q RemoveRequest) (any, error) {
+		return nonNil(b.Remove(ctx, q))
+	}))
+	mux.HandleFunc("GET /v1/tokens", get(func(ctx context.Context, _ query) (any, error) {
+		t, err := b.Tokens(ctx)
+		return List[Token](t), err
+	}))
+	mux.HandleFunc("POST /v1/token", post(decodeToken, func(ctx context.Context, q TokenRequest) (any, error) {
+		return nonNil(b.CreateToken(ctx, q.TTL))
+	}))
+	mux.HandleFunc("POST /v1/token/revoke", post(decodeID, func(ctx context.Context, id string) (any, error) {
+		return struct{}{}, b.RevokeToken(ctx, id)
+	}))
 	mux.HandleFunc("POST /v1/leave", post(decodeEmpty, func(ctx context.Context, _ struct{}) (any, error) {
 		return struct{}{}, b.Leave(ctx)
 	}))

@@ -38,6 +38,17 @@ type (
 		Node    string `json:"node"`
 		Confirm string `json:"confirm"`
 	}
+	removeBody struct {
+		Node    string  `json:"node"`
+		Confirm string  `json:"confirm"`
+		WaitMS  float64 `json:"wait_ms"`
+	}
+	tokenBody struct {
+		TTLMS *float64 `json:"ttl_ms"`
+	}
+	idBody struct {
+		ID string `json:"id"`
+	}
 	switchBody struct {
 		On *bool `json:"on"`
 	}
@@ -148,6 +159,39 @@ func decodeConfirmOff(r io.Reader) (req ConfirmOffRequest, err error) {
 		return req, err
 	}
 	return ConfirmOffRequest(b), checkName("node", b.Node)
+}
+
+func decodeRemove(r io.Reader) (req RemoveRequest, err error) {
+	var b removeBody
+	if err := readStrict(r, &b); err != nil {
+		return req, err
+	}
+	if err := checkName("node", b.Node); err != nil {
+		return req, err
+	}
+	req.Node, req.Confirm = b.Node, b.Confirm
+	req.Wait, err = duration("wait_ms", b.WaitMS)
+	return req, err
+}
+
+func decodeToken(r io.Reader) (req TokenRequest, err error) {
+	var b tokenBody
+	if err := readStrict(r, &b); err != nil {
+		return req, err
+	}
+	if b.TTLMS == nil || *b.TTLMS <= 0 {
+		return req, errors.New("ttl_ms is missing; it is how long the token may be used, above 0")
+	}
+	req.TTL, err = duration("ttl_ms", *b.TTLMS)
+	return req, err
+}
+
+func decodeID(r io.Reader) (string, error) {
+	var b idBody
+	if err := readStrict(r, &b); err != nil {
+		return "", err
+	}
+	return b.ID, checkName("id", b.ID)
 }
 
 func decodeSwitch(r io.Reader) (bool, error) {

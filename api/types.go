@@ -25,7 +25,9 @@ type Member struct {
 	State   MemberState `json:"state"`
 	Address *string     `json:"address"` // on the first link
 	Voter   bool        `json:"voter"`
-	Leader  bool        `json:"leader"`
+	// VoterWhy says why it is one or not. nil = not known here.
+	VoterWhy *string `json:"voter_why"`
+	Leader   bool    `json:"leader"`
 	// LastBeatMS is how long ago the newest beat came, over any link. nil for
 	// this node itself and where none was seen.
 	LastBeatMS *float64 `json:"last_beat_ms"`
@@ -252,6 +254,40 @@ type ConfirmOffResult struct {
 	Confirm      string       `json:"confirm"`      // the sentence that says it
 	Incarnations List[uint64] `json:"incarnations"` // registrations of it that are over
 	Groups       List[string] `json:"groups"`       // that they might have run
+}
+
+// RemoveRequest asks to end the membership of a node that will not come back.
+type RemoveRequest struct {
+	Node string
+	// Confirm is the sentence that is asked for where the removal costs safety.
+	Confirm string
+	Wait    time.Duration // for the end of the membership; 0 = do not wait
+}
+
+// RemoveResult is what became of it, or what must be confirmed first.
+type RemoveResult struct {
+	Node    string `json:"node"`
+	Removed bool   `json:"removed"` // false: it goes on by itself, or was not begun
+	// Confirm is the sentence that must be said; nil = none.
+	Confirm *string      `json:"confirm"`
+	Voters  List[string] `json:"voters"` // that remain, or would
+}
+
+// TokenRequest asks for a token that lets one node join.
+type TokenRequest struct {
+	TTL time.Duration // how long it may be used; above 0
+}
+
+// Token is a token, and what became of it.
+type Token struct {
+	ID      string    `json:"id"`
+	State   string    `json:"state"` // open, used, revoked or expired
+	Made    time.Time `json:"made"`
+	Expires time.Time `json:"expires"`
+	UsedBy  *string   `json:"used_by"`
+	// Token is its text, a secret; known only to whoever made it, once.
+	Token *string `json:"token"`
+	Join  *string `json:"join"` // an address to join at; nil = not known
 }
 
 // Event is one line of the cluster's history.

@@ -4,13 +4,12 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"hanode/internal/spec"
 )
 
 var (
-	founderKeys = []string{"address", "role"}
+	founderKeys = []string{"address", "role", "zone"}
 	roles       = []string{string(spec.RoleNode), string(spec.RoleWitness)}
 )
 
@@ -63,6 +62,11 @@ func (b *block) founder(seen founderSet) spec.Node {
 		out.Role = spec.Role(f.v)
 	}
 
+	zone := b.str("zone")
+	if zone.set() && !b.refused(zone.line, checkName("zone", zone.v)) {
+		out.Zone = zone.v
+	}
+
 	f := b.str("address")
 	switch {
 	case f.line == 0:
@@ -100,14 +104,7 @@ func (b *block) quorum(n *Node, blocks []*block) {
 	total := len(blocks)
 	switch {
 	case total == 0:
-		if slices.ContainsFunc(b.diags, func(d Diagnostic) bool { return strings.HasPrefix(d.What, "node block has ") }) {
-			return // there are some, and it is said what is wrong with them
-		}
-		b.add(1, finding{
-			what: "no node blocks", allowed: fmt.Sprintf("a cluster is founded by 1, or 3 to %d nodes", MaxFounders),
-			remedy: "list every founder, the same on each host: " + nodeForm,
-		})
-		return
+		return // init or join makes the node a member; the agent says so where none did
 	case total == 1:
 		b.warn(blocks[0].line, finding{
 			what: "the cluster has one node", allowed: "when it fails nothing takes over", remedy: "found it with 3 nodes",

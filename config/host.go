@@ -44,6 +44,9 @@ type hostCheck struct {
 
 // self checks that this node is a founder, and returns its block.
 func (c *hostCheck) self() (spec.Node, bool) {
+	if len(c.n.Nodes) == 0 {
+		return spec.Node{Name: c.n.Name, Address: c.n.Address}, c.n.Address != ""
+	}
 	self, ok := c.n.Self()
 	if ok {
 		return self, true
@@ -106,6 +109,9 @@ func (c *hostCheck) links(self spec.Node, known bool) {
 // is the device that has it, "" = none.
 func (c *hostCheck) misplaced(self spec.Node, holder string, on map[string][]netip.Addr) {
 	line := c.n.lines[nodeKey(self.Name)]
+	if len(c.n.Nodes) == 0 {
+		line = c.n.lines["address"]
+	}
 	if len(c.n.Links) == 0 {
 		c.add(line, finding{
 			what:   fmt.Sprintf("no device of this host has %s, the address of node %q", self.Address, self.Name),

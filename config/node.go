@@ -23,6 +23,14 @@ type Node struct {
 	Socket  string
 	HTTP    string // ADDRESS:PORT of API, dashboard and /metrics; "" = off
 	Port    int    // gossip, 1 to 65534; Port+1 is raft and peer TLS
+	// Address is this node's own on its first link, where there are no node blocks;
+	// "" = the one that init or join found.
+	Address string
+	Zone    string // what fails with this node, where there are no node blocks; "" = not said
+	// RetryJoin are members that are asked to let this node in, again and again, by the
+	// token in TokenFile, while it is in no cluster.
+	RetryJoin []string
+	TokenFile string
 	// Links are the heartbeat devices, the primary one first. Empty = the
 	// device that has this node's address.
 	Links []string
@@ -32,9 +40,9 @@ type Node struct {
 	// TwoNode is what a cluster of two nodes and no third vote does without one:
 	// TwoNodeManual, or "" where there are not two.
 	TwoNode string
-	// Nodes are the founders in the order of the file, 1 to MaxFounders; 2 only with
-	// TwoNode.
-	// Addresses are in canonical form, roles filled in.
+	// Nodes are the founders in the order of the file, 1 to MaxFounders, 2 only with
+	// TwoNode; none for a node that was made by init or join. Addresses are in canonical
+	// form, roles filled in.
 	Nodes []spec.Node
 	// GroupsFile is a cluster file applied once, when a new cluster forms;
 	// absolute; "" = none.
@@ -118,7 +126,11 @@ func (n *Node) Digest() string {
 	t := n.Timing
 	_, _ = fmt.Fprintf(h, "timing %d %d %d %d\n", t.Keepalive, t.Warntime, t.Deadtime, t.Initdead)
 	for _, f := range founders {
-		_, _ = fmt.Fprintf(h, "node %q %q %q\n", f.Name, f.Address, f.Role)
+		_, _ = fmt.Fprintf(h, "node %q %q %q", f.Name, f.Address, f.Role)
+		if f.Zone != "" {
+			_, _ = fmt.Fprintf(h, " zone %q", f.Zone)
+		}
+		_, _ = fmt.Fprintln(h)
 	}
 	if n.TwoNode != "" {
 		_, _ = fmt.Fprintf(h, "two_node %q\n", n.TwoNode)

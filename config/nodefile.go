@@ -13,6 +13,7 @@ import (
 var nodeShape = shape{
 	keys: []string{
 		"cluster", "name", "data_dir", "key_file", "socket", "http", "port", "groups", "log_level", "log_format", "realtime", "two_node",
+		"address", "zone", "retry_join", "token_file",
 	},
 	blocks: map[string]string{
 		"link": linkForm, "timing": `timing { profile = "lan" }`, "node": nodeForm,
@@ -85,6 +86,7 @@ func parseNode(name string, src []byte, dir string, hostname func() (string, err
 	b.links(n)
 	b.timings(n)
 	b.founders(n)
+	b.joining(n)
 	if err := r.diags.err(); err != nil {
 		return nil, err
 	}
@@ -143,6 +145,7 @@ func (b *block) paths(n *Node, dir string) {
 	n.DataDir = read("data_dir", DefaultDataDir)
 	n.KeyFile = read("key_file", DefaultKeyFile)
 	n.GroupsFile = read("groups", "")
+	n.TokenFile = read("token_file", "")
 	n.Socket = read("socket", DefaultSocket)
 	if len(n.Socket) > maxSocketLen {
 		b.add(n.lines["socket"], finding{

@@ -86,6 +86,14 @@ func (s *State) carryOut(c Command) Result {
 		return s.clear(c.Clear, c.At)
 	case c.Recover != nil:
 		return s.recoverAlone(c.Recover, c.At)
+	case c.AddToken != nil:
+		return s.addToken(c.AddToken, c.At)
+	case c.RevokeToken != nil:
+		return s.revokeToken(c.RevokeToken, c.At)
+	case c.AddNode != nil:
+		return s.addNode(c.AddNode, c.At)
+	case c.NewGeneration != nil:
+		return s.newGeneration(c.NewGeneration, c.At)
 	case c.Report != nil:
 		s.report(c.Report.Events)
 	}
@@ -124,7 +132,10 @@ func (s *State) found(c *Found, at time.Time) Result {
 	}
 	s.Cluster, s.Digest, s.Timing, s.Manual = c.Cluster, c.Digest, c.Timing, c.Manual
 	for _, n := range c.Nodes {
-		s.Nodes[n.Name] = &Node{Name: n.Name, Address: n.Address, Role: n.Role, Disk: 1}
+		s.Nodes[n.Name] = &Node{Name: n.Name, Address: n.Address, Role: n.Role, Zone: n.Zone, Disk: 1}
+	}
+	for _, t := range c.Tokens {
+		s.putToken(t)
 	}
 	s.Voters = VoterList{Version: 1, Names: slices.Sorted(slices.Values(c.Voters))}
 	s.event(Event{Time: at, Kind: "founded", Text: fmt.Sprintf("cluster %s founded with %d nodes", c.Cluster, len(c.Nodes))})
@@ -141,7 +152,9 @@ func (s *State) found(c *Found, at time.Time) Result {
 func (s *State) register(c *Register, at time.Time) Result {
 	n := s.Nodes[c.Node]
 	if n == nil || n.Removed {
-		return rejected("%s is not a member of this cluster", c.Node)
+		res := rejected("%s is not a member of this cluster", c.Node)
+		res.Gone = n != nil
+		return res
 	}
 	if c.Nonce == "" {
 		return rejected("%s registers without a nonce", c.Node)
@@ -536,7 +549,11 @@ func (s *State) setVoters(c *SetVoters, at time.Time) Result {
 		return rejected("lease voters change one at a time")
 	}
 	s.Previous, s.Voters = s.Voters, VoterList{Version: c.Version, Names: names}
-	s.event(Event{Time: at, Kind: "voters", Text: fmt.Sprintf("lease voters are now %v", names)})
+	text := fmt.Sprintf("lease voters are now %v", names)
+	if c.Why != "" {
+		text += ": " + c.Why
+	}
+	s.event(Event{Time: at, Kind: "voters", Text: text})
 	return Result{}
 }
 

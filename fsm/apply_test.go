@@ -55,6 +55,12 @@ func every() map[string]struct {
 		"disk":            {nil, fsm.Command{SetDisk: &fsm.SetDisk{Node: "a", From: 1}}},
 		"power off":       {nil, fsm.Command{PowerOff: &fsm.PowerOff{Node: a1, By: "an operator"}}},
 		"power off late":  {[]fsm.Command{fence(a1, fsm.Assign{Group: "web", Epoch: 2, To: b1})}, fsm.Command{PowerOff: &fsm.PowerOff{Node: a1, By: "an operator"}}},
+		"token":           {nil, token("t1")},
+		"token, revoked":  {[]fsm.Command{token("t1")}, fsm.Command{RevokeToken: &fsm.RevokeToken{ID: "t1"}}},
+		"node joins":      {[]fsm.Command{token("t1")}, joins("d", "10.0.0.5", "t1", "r1")},
+		"node again":      {[]fsm.Command{token("t1"), {Leave: &fsm.Leave{Node: "c", Done: true}}}, joins("c", "10.0.0.3", "t1", "r1")},
+		"node, no disk":   {[]fsm.Command{token("t1")}, joins("c", "10.0.0.3", "t1", "r1")},
+		"generation":      {nil, fsm.Command{NewGeneration: &fsm.NewGeneration{Generation: 1, Node: "c", Disk: 2}}},
 		"report":          {nil, fsm.Command{Report: &fsm.Report{Events: []fsm.Event{ev, {Time: wall, Kind: "other"}}}}},
 	}
 }

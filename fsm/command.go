@@ -30,24 +30,28 @@ type Command struct {
 	// At is the proposer's wall clock, for people only.
 	At time.Time `json:"at"`
 
-	Found       *Found       `json:"found,omitempty"`
-	Register    *Register    `json:"register,omitempty"`
-	Takeover    *Takeover    `json:"takeover,omitempty"`
-	Holding     *Holding     `json:"holding,omitempty"`
-	Released    *Released    `json:"released,omitempty"`
-	SetGroups   *SetGroups   `json:"set_groups,omitempty"`
-	Standby     *Standby     `json:"standby,omitempty"`
-	Maintenance *Maintenance `json:"maintenance,omitempty"`
-	Pin         *Pin         `json:"pin,omitempty"`
-	Stopping    *Stopping    `json:"stopping,omitempty"`
-	Leave       *Leave       `json:"leave,omitempty"`
-	SetVoters   *SetVoters   `json:"set_voters,omitempty"`
-	SetDisk     *SetDisk     `json:"set_disk,omitempty"`
-	Report      *Report      `json:"report,omitempty"`
-	PowerOff    *PowerOff    `json:"power_off,omitempty"`
-	Failed      *Failed      `json:"failed,omitempty"`
-	Clear       *Clear       `json:"clear,omitempty"`
-	Recover     *Recover     `json:"recover,omitempty"`
+	Found         *Found         `json:"found,omitempty"`
+	Register      *Register      `json:"register,omitempty"`
+	Takeover      *Takeover      `json:"takeover,omitempty"`
+	Holding       *Holding       `json:"holding,omitempty"`
+	Released      *Released      `json:"released,omitempty"`
+	SetGroups     *SetGroups     `json:"set_groups,omitempty"`
+	Standby       *Standby       `json:"standby,omitempty"`
+	Maintenance   *Maintenance   `json:"maintenance,omitempty"`
+	Pin           *Pin           `json:"pin,omitempty"`
+	Stopping      *Stopping      `json:"stopping,omitempty"`
+	Leave         *Leave         `json:"leave,omitempty"`
+	SetVoters     *SetVoters     `json:"set_voters,omitempty"`
+	SetDisk       *SetDisk       `json:"set_disk,omitempty"`
+	Report        *Report        `json:"report,omitempty"`
+	PowerOff      *PowerOff      `json:"power_off,omitempty"`
+	Failed        *Failed        `json:"failed,omitempty"`
+	Clear         *Clear         `json:"clear,omitempty"`
+	AddToken      *AddToken      `json:"add_token,omitempty"`
+	RevokeToken   *RevokeToken   `json:"revoke_token,omitempty"`
+	AddNode       *AddNode       `json:"add_node,omitempty"`
+	NewGeneration *NewGeneration `json:"new_generation,omitempty"`
+	Recover       *Recover       `json:"recover,omitempty"`
 }
 
 // Found creates the cluster; the first entry of its log.
@@ -60,6 +64,8 @@ type Found struct {
 	Groups  []spec.Group `json:"groups"` // the node file's `groups = "FILE"`
 	// Manual is two_node = "manual": see State.
 	Manual bool `json:"manual,omitempty"`
+	// Tokens let in the first nodes of a cluster that begins with one.
+	Tokens []Token `json:"tokens,omitempty"`
 }
 
 // Register makes (Node, From+1) the node's registration: a compare-and-swap on
@@ -180,6 +186,7 @@ type Leave struct {
 type SetVoters struct {
 	Version uint64   `json:"version"`
 	Names   []string `json:"names"`
+	Why     string   `json:"why,omitempty"` // for people
 }
 
 // SetDisk records that the node came back with another data directory (R12). However

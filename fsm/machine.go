@@ -17,6 +17,8 @@ type Result struct {
 	Inc uint64 `json:"inc"`
 	// Disk answers SetDisk: the number of that data directory.
 	Disk uint64 `json:"disk,omitempty"`
+	// Gone answers Register: the node was put out of the cluster.
+	Gone bool `json:"gone,omitempty"`
 	// Touched lists groups whose record changed, sorted.
 	Touched []string `json:"touched"`
 }
@@ -94,6 +96,17 @@ func (m *Machine) Apply(index uint64, data []byte) Result {
 	res.Touched = slices.Compact(res.Touched)
 	m.notify(Change{State: m.st, Groups: res.Touched})
 	return res
+}
+
+// Amend applies a command that is no entry of the log: its index stays. For a state that
+// nobody else shares, on a disk on which no raft runs.
+func (m *Machine) Amend(cmd Command) Result {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.broken != nil {
+		return Result{Rejected: m.broken.Error()}
+	}
+	return m.st.apply(cmd)
 }
 
 // Advance notes an entry that carries no command (raft's own).

@@ -31,12 +31,18 @@ type State struct {
 	Digest  string      `json:"digest"`
 	Timing  spec.Timing `json:"timing"`
 
+	// Generation counts recoveries from the loss of a majority (R13). 0 = none.
+	Generation uint64 `json:"generation,omitempty"`
+
 	Nodes  map[string]*Node  `json:"nodes"`
 	Groups map[string]*Group `json:"groups"` // deleted groups stay as tombstones: epochs are never used again
 
 	// Voters grants leases; Previous is the list before it (R7).
 	Voters   VoterList `json:"voters"`
 	Previous VoterList `json:"previous"`
+
+	// Tokens by ID: who may still be let in, and who was.
+	Tokens map[string]Token `json:"tokens,omitempty"`
 
 	Maintenance bool `json:"maintenance"`
 
@@ -76,6 +82,9 @@ type Node struct {
 	Name    string    `json:"name"`
 	Address string    `json:"address"`
 	Role    spec.Role `json:"role"`
+	Zone    string    `json:"zone,omitempty"`
+	// Token is the one that let the node in; "" = a founder.
+	Token string `json:"token,omitempty"`
 	// Disk counts the node's data directories, from 1: an emptied disk is a new
 	// raft server, never the old one with its memory gone (R12).
 	Disk uint64 `json:"disk"`
@@ -363,6 +372,7 @@ func (s *State) Clone() *State {
 		cp.Failed = maps.Clone(g.Failed)
 		c.Groups[k] = &cp
 	}
+	c.Tokens = maps.Clone(s.Tokens)
 	c.Events = slices.Clone(s.Events)
 	return &c
 }

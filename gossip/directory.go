@@ -94,6 +94,14 @@ func (d *directory) forget(name string) {
 	}
 }
 
+// introduce learns a first address of a node of which none is known.
+func (d *directory) introduce(name string, addr netip.Addr) {
+	if d.get(name).reachable() {
+		return
+	}
+	d.learn(name, []netip.Addr{addr})
+}
+
 func (d *directory) names() []string { return slices.Sorted(maps.Keys(d.all())) }
 
 // alive reports whether link carried something from name lately.
@@ -148,6 +156,10 @@ func (g *Gossip) Links(name string) []LinkState {
 	}
 	return out
 }
+
+// Introduce says where a node is that is new: its address on the first link. What is
+// known better already stays.
+func (g *Gossip) Introduce(name string, addr netip.Addr) { g.dir.introduce(name, addr) }
 
 // Forget drops what is known of a node that left.
 func (g *Gossip) Forget(name string) { g.dir.forget(name) }

@@ -49,6 +49,10 @@ type Config struct {
 	// when they change.
 	Peers map[string][]netip.Addr
 	Save  func(map[string][]netip.Addr)
+	// Generation is which one of the cluster this node is in, and Superseded is told when
+	// a node says that it is in a later one. nil = there is but one.
+	Generation func() uint64
+	Superseded func(by string, generation uint64)
 	// Handle gets each authenticated lane message on its socket's goroutine: be
 	// quick, never block.
 	Handle func(Packet)
@@ -85,8 +89,9 @@ const dialTimeout = 4 * time.Second
 
 // meta is what every node says about itself through memberlist.
 type meta struct {
-	V     int          `json:"v"`
-	Addrs []netip.Addr `json:"a"` // one per link, in order
+	V          int          `json:"v"`
+	Addrs      []netip.Addr `json:"a"` // one per link, in order
+	Generation uint64       `json:"g,omitempty"`
 }
 
 // Start opens the sockets and joins.
@@ -216,6 +221,9 @@ type delegate struct{ g *Gossip }
 
 func (d delegate) NodeMeta(limit int) []byte {
 	m := meta{V: 1}
+	if f := d.g.cfg.Generation; f != nil {
+		m.Generation = f()
+	}
 	for _, l := range d.g.cfg.Network.Links() {
 		m.Addrs = append(m.Addrs, l.Addr)
 	}
@@ -243,6 +251,9 @@ func (e events) learn(n *memberlist.Node) {
 	var m meta
 	if len(n.Meta) == 0 || json.Unmarshal(n.Meta, &m) != nil || m.V != 1 {
 		return
+	}
+	if f := e.g.cfg.Generation; f != nil && m.Generation > f() {
+		e.g.cfg.Superseded(n.Name, m.Generation)
 	}
 	e.g.dir.learn(n.Name, m.Addrs)
 }

@@ -45,6 +45,8 @@ type Hello struct {
 	Digest  string `json:"digest"` // of the founders' list
 	State   State  `json:"state"`
 	Version string `json:"version"`
+	// Removed: the asker was put out of the cluster, as far as this node knows.
+	Removed bool `json:"removed,omitempty"`
 	// HeardMS is how long ago this node heard the asker's name on a beat, and
 	// HostID the host that registered it; -1 = never. It tells a second node of the
 	// same name from the first one.
@@ -83,6 +85,8 @@ type Service interface {
 	// InUse asks the node's networks which of these ip resources another host has
 	// already, and returns its MAC address by theirs.
 	InUse(ctx context.Context, rs []spec.Resource) (map[string]string, error)
+	// Join lets a host in; see Door.
+	Doorkeeper
 	// Check looks whether this host has what the groups take.
 	Check(ctx context.Context, groups []spec.Group) Fitness
 	// Fit takes asker's word of itself.
@@ -143,6 +147,7 @@ func NewServer(svc Service, operator http.Handler, log *slog.Logger) *Server {
 	fit(mux, svc)
 	report(mux, svc)
 	adopt(mux, svc)
+	passJoin(mux, svc)
 	if operator != nil {
 		mux.Handle("/v1/", operator)
 	}
@@ -286,7 +291,7 @@ func (c *Client) call(ctx context.Context, node, method, path string, body []byt
 	case r.NotLeader:
 		return fmt.Errorf("%s: %w", node, ErrNotLeader)
 	case r.Err != "":
-		return fmt.Errorf("%s: %s", node, r.Err)
+		return Refusal{Node: node, Why: r.Err}
 	}
 	if err := json.Unmarshal(r.Value, into); err != nil {
 		return fmt.Errorf("ask %s: %w", node, err)

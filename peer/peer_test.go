@@ -106,6 +106,16 @@ func (a *agent) Rejoin(_ context.Context, asker, request string) (uint64, error)
 	return 2, a.err
 }
 
+func (a *agent) Join(ctx context.Context, q JoinRequest) (Admission, error) {
+	a.asked(q.Node.Name)
+	a.requests = append(a.requests, q.Request)
+	by := "b"
+	if Passed(ctx) {
+		by = "b, for another"
+	}
+	return Admission{By: by, Disk: 3, Nodes: []spec.Node{q.Node}, Key: []byte("key")}, a.err
+}
+
 // lab is node b with its TLS port, and the key of all.
 type lab struct {
 	t    *testing.T

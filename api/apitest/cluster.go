@@ -30,6 +30,7 @@ type Cluster struct {
 	groups      []*group // sorted by name
 	events      []api.Event
 	maintenance bool
+	tokens      []api.Token   // newest first
 	measuring   time.Time     // since when beats are measured
 	changed     chan struct{} // closed and replaced with each event
 	epochs      map[string]uint64

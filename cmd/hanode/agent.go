@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -52,6 +53,9 @@ func (a *app) runAgent(ctx context.Context, file string) error {
 	if s := a.givenSocket(); s != "" {
 		node.Socket = s
 	}
+	if err := a.joinEarly(ctx, node); err != nil {
+		return err
+	}
 	if err := node.CheckHost(config.RealHost()); err != nil {
 		return usageError{err}
 	}
@@ -67,6 +71,9 @@ func (a *app) runAgent(ctx context.Context, file string) error {
 		opts.Supervisor = s
 	}
 	if err := agent.Run(ctx, node, opts); err != nil {
+		if errors.Is(err, agent.ErrNoCluster) {
+			return usageError{err} // it would be so at each start
+		}
 		return fmt.Errorf("agent: %w", err)
 	}
 	return nil

@@ -31,6 +31,30 @@ func (a *app) completeNodes(cmd *cobra.Command, args []string, _ string) ([]stri
 	return a.nodeNames(cmd.Context()), cobra.ShellCompDirectiveNoFileComp
 }
 
+// completeMembers completes the first argument with all members.
+func (a *app) completeMembers(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return a.memberNames(cmd.Context(), false), cobra.ShellCompDirectiveNoFileComp
+}
+
+// openTokens are the IDs of tokens that may be revoked.
+func (a *app) openTokens(ctx context.Context) []string {
+	ctx, cancel := context.WithTimeout(ctx, completeTime)
+	defer cancel()
+	c, done := a.client()
+	defer done()
+	tokens, _ := c.Tokens(ctx)
+	var ids []string
+	for _, t := range tokens {
+		if t.State == "open" {
+			ids = append(ids, clean(t.ID))
+		}
+	}
+	return ids
+}
+
 // completeMove completes a group, then a node.
 func (a *app) completeMove(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
 	if len(args) == 1 {
@@ -65,7 +89,10 @@ func (a *app) groupNames(ctx context.Context) []string {
 	return names
 }
 
-func (a *app) nodeNames(ctx context.Context) []string {
+func (a *app) nodeNames(ctx context.Context) []string { return a.memberNames(ctx, true) }
+
+// memberNames are the members, or those that can own groups.
+func (a *app) memberNames(ctx context.Context, owners bool) []string {
 	ctx, cancel := context.WithTimeout(ctx, completeTime)
 	defer cancel()
 	c, done := a.client()
@@ -73,7 +100,7 @@ func (a *app) nodeNames(ctx context.Context) []string {
 	members, _ := c.Members(ctx)
 	var names []string
 	for _, m := range members {
-		if m.Role != spec.RoleWitness {
+		if !owners || m.Role != spec.RoleWitness {
 			names = append(names, clean(m.Name))
 		}
 	}

@@ -32,6 +32,19 @@ func TestUsageErrors(t *testing.T) {
 		{"maintenance", "maintenance --help"},
 		{"maintenance maybe", `"maybe"`},
 		{"leave now", "leave --help"},
+		{"remove", "remove --help"},
+		{"remove a --wait -1s", "--wait is -1s"},
+		{"token", "token create"},
+		{"token frob", "unknown command"},
+		{"token create --ttl 0s", "--ttl is 0s"},
+		{"token revoke", "revoke --help"},
+		{"init x", "init --help"},
+		{"join", "join --help"},
+		{"join 10.0.0.1", "token"},
+		{"join 10.0.0.1 --token x --token-file y", "token"},
+		{"join 10.0.0.1 --token x --role boss", "--role"},
+		{"join 10.0.0.1 --token x", "is no token"},
+		{"join 10.0.0.1 --token-file /nonexistent", "/nonexistent"},
 		{"apply", "apply --help"},
 		{"apply /nonexistent", "/nonexistent"},
 		{"apply " + bad, "prefre"},
@@ -65,7 +78,7 @@ func TestNoAgent(t *testing.T) {
 	none := filepath.Join(t.TempDir(), "none")
 	for _, args := range []string{
 		"members", "status", "status web", "apply " + file, "apply --yes " + file, "plan " + file, "export", "move web",
-		"standby primary", "online primary", "maintenance on", "leave", "events", "events --follow", "why web", "tune", "tune --reset",
+		"standby primary", "online primary", "maintenance on", "leave", "remove primary", "token create", "token list", "token revoke x", "events", "events --follow", "why web", "tune", "tune --reset",
 	} {
 		code, out, errs := h.plain(append(strings.Fields(args), "--socket", none)...)
 		if code != api.ExitUnreachable || out != "" || !strings.Contains(errs, none) || !strings.Contains(errs, "  fix: ") {

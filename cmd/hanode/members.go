@@ -1,6 +1,7 @@
 package main
 
 import (
+	"regexp"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -16,7 +17,8 @@ func (a *app) membersCommand() *cobra.Command {
 		Long: `List every node of the cluster as this node's agent sees it.
 
 LAST BEAT is how long ago the node was last heard, LEASE how long it may still
-hold its groups without being heard again. "-" is unknown, or this node itself.`,
+hold its groups without being heard again. "-" is unknown, or this node itself. Below
+stands why a node has no vote, or why that will change.`,
 		Example: `  hanode members
   hanode members --json | jq -r '.[] | select(.state != "alive").name'`,
 		Args: cobra.NoArgs,
@@ -40,7 +42,15 @@ func (a *app) membersText(members *api.List[api.Member]) {
 			millis(m.LastBeatMS), millis(m.LeaseMS), linksText(m.Links))
 	}
 	t.flush()
+	for _, m := range *members {
+		if m.VoterWhy != nil && !plainVote.MatchString(*m.VoterWhy) {
+			a.printf("%s: %s", m.Name, *m.VoterWhy)
+		}
+	}
 }
+
+// plainVote is a reason for a vote that nobody needs to be told.
+var plainVote = regexp.MustCompile(`^one of \d+ votes$`)
 
 // linksText renders "eth0 alive, eth1 late".
 func linksText(links []api.MemberLink) string {

@@ -55,7 +55,8 @@ Exit codes: 0 done, 1 refused or failed, 2 wrong usage or bad configuration,
 	)
 	root.AddCommand(
 		a.statusCommand(), a.membersCommand(), a.whyCommand(), a.eventsCommand(), a.tuneCommand(), a.versionCommand(),
-		a.moveCommand(), a.standbyCommand(), a.onlineCommand(), a.maintenanceCommand(), a.clearCommand(), a.confirmOffCommand(), a.leaveCommand(),
+		a.moveCommand(), a.standbyCommand(), a.onlineCommand(), a.maintenanceCommand(), a.clearCommand(), a.confirmOffCommand(),
+		a.initCommand(), a.joinCommand(), a.tokenCommand(), a.removeCommand(), a.leaveCommand(), a.recoverCommand(),
 		a.applyCommand(), a.planCommand(), a.exportCommand(), a.validateCommand(), a.keyCommand(),
 		a.agentCommand(), a.demoCommand(),
 	)

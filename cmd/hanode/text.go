@@ -123,6 +123,9 @@ func millis(ms *float64) string {
 	return unknown
 }
 
+// stamp renders a time for people.
+func (a *app) stamp(t time.Time) string { return t.In(a.zone).Format("2006-01-02 15:04:05") }
+
 // age renders how long ago t was.
 func (a *app) age(t *time.Time) string {
 	if t == nil || t.IsZero() {

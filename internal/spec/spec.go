@@ -81,6 +81,9 @@ type Node struct {
 	Name    string `json:"name"`
 	Address string `json:"address"` // on the first link; IP literal
 	Role    Role   `json:"role"`
+	// Zone is what fails with it: a rack, a room. Voters are spread over zones. "" =
+	// none was said.
+	Zone string `json:"zone,omitempty"`
 }
 
 // Failback says when a group goes back to a more preferred node.

@@ -57,6 +57,15 @@ func Generate() string {
 	return keyWord + " " + base64.StdEncoding.EncodeToString(s[:])
 }
 
+// Text is a key file with these keys, for a node that is let in.
+func (k *Keys) Text() []byte {
+	var b bytes.Buffer
+	for _, s := range k.secrets {
+		b.WriteString(keyWord + " " + base64.StdEncoding.EncodeToString(s[:]) + "\n")
+	}
+	return b.Bytes()
+}
+
 // Load reads a key file. It refuses one that others than its owner may read or
 // write: mode 600 or 400.
 func Load(path string) (*Keys, error) {

@@ -51,6 +51,9 @@ func checkName(what, name string) error {
 	return nil
 }
 
+// CheckName says why name cannot be a node's.
+func CheckName(name string) error { return checkName("node name", name) }
+
 // authority is the cluster CA of one secret. Every node that has the secret
 // makes the very same one.
 type authority struct {

@@ -41,10 +41,11 @@ type Options struct {
 	// Names are the hosts, "arbiter" is a witness; nil = primary, secondary, arbiter. Of
 	// two the node files say two_node = "manual".
 	Names   []string
-	Groups  string // applied at founding; "" = Groups
-	Level   string // log level; "" = debug
-	Disks   bool   // each data_dir is on a Disk of its own; takes root
-	Cgroups bool   // each agent is in a Cgroup of its own; takes root
+	Groups  string   // applied at founding; "" = Groups
+	Level   string   // log level; "" = debug
+	Joins   []string // hosts of Names that are no founders: init or join is up to the test
+	Disks   bool     // each data_dir is on a Disk of its own; takes root
+	Cgroups bool     // each agent is in a Cgroup of its own; takes root
 	// Through starts the agent of a node by another command, which becomes it.
 	Through map[string][]string
 }
@@ -106,6 +107,9 @@ func (c *Cluster) build() error {
 	}
 	var founders strings.Builder
 	for i, n := range c.opts.Names {
+		if slices.Contains(c.opts.Joins, n) {
+			continue
+		}
 		role := ""
 		if n == "arbiter" {
 			role = "  role = \"witness\"\n"
@@ -126,9 +130,13 @@ func (c *Cluster) build() error {
 			return err
 		}
 		n.Socket, n.file = filepath.Join(n.Dir, "s"), filepath.Join(n.Dir, "hanode.hcl")
+		keyFile, nodes := key, founders.String()
+		if n.Joins() {
+			keyFile, nodes = filepath.Join(n.Dir, "key"), ""
+		}
 		src := fmt.Sprintf("cluster = \"web\"\nname = %q\ndata_dir = %q\nkey_file = %q\nsocket = %q\nhttp = \"\"\ngroups = %q\nlog_level = %q\n"+
 			"link \"eth0\" {}\nlink \"eth1\" {}\ntiming {\n  profile = %q\n}\n%s",
-			name, n.DataDir(), key, n.Socket, groups, c.opts.Level, c.opts.Profile, founders.String())
+			name, n.DataDir(), keyFile, n.Socket, groups, c.opts.Level, c.opts.Profile, nodes)
 		if err := os.WriteFile(n.file, []byte(src), 0o600); err != nil {
 			return err
 		}
@@ -206,9 +214,15 @@ func (c *Cluster) Holder(mac string) string {
 	return mac
 }
 
-// StartAll starts every agent.
+// Joins reports that the node is no founder.
+func (n *Node) Joins() bool { return slices.Contains(n.c.opts.Joins, n.Node) }
+
+// StartAll starts the agent of every founder.
 func (c *Cluster) StartAll() error {
 	for _, n := range c.Nodes {
+		if n.Joins() {
+			continue
+		}
 		if err := n.StartAgent(); err != nil {
 			return err
 		}
@@ -261,6 +275,15 @@ func (n *Node) Run(args ...string) (stdout, stderr string, code int, err error) 
 		return out.String(), errs.String(), exit.ExitCode(), nil
 	}
 	return out.String(), errs.String(), 0, err
+}
+
+// Here begins the binary on the node's host, in its network, with its file; it is for
+// commands that act while no agent runs. What it prints goes to the buffers once it has
+// ended.
+func (n *Node) Here(stdout, stderr io.Writer, args ...string) (*netlab.Process, error) {
+	cmd := exec.Command(n.c.opts.Binary, append(args, "--config", n.file)...)
+	cmd.Stdout, cmd.Stderr = stdout, stderr
+	return n.Start(cmd)
 }
 
 // Leader asks any agent that answers who leads.

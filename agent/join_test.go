@@ -1,0 +1,418 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"hanode/api"
+	"hanode/fsm"
+	"hanode/internal/spec"
+	"hanode/internal/trust"
+)
+
+// join makes a host a member, while no agent runs on it. bad, if not nil, is what the
+// network does to the connection.
+func (h *host) join(tok trust.Token, opts JoinOptions, via string, bad func(net.Conn) net.Conn) (Joined, error) {
+	h.mu.Lock()
+	wire := h.lab.net.Host(h.name, h.links...)
+	h.mu.Unlock()
+	opts.Addrs, opts.Token = []string{h.lab.hosts[via].links[0].Addr.String()}, tok
+	opts.Dial = func(ctx context.Context, addr string) (net.Conn, error) {
+		to, err := netip.ParseAddrPort(addr)
+		if err != nil {
+			return nil, err
+		}
+		c, err := wire.Dial(ctx, "eth0", to)
+		if err == nil && bad != nil {
+			c = bad(c)
+		}
+		return c, err
+	}
+	return Join(context.Background(), h.config(), opts)
+}
+
+func (l *lab) token(on string) trust.Token {
+	l.t.Helper()
+	made, err := l.on(on).CreateToken(l.t.Context(), time.Hour)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	tok, err := trust.ParseToken(*made.Token)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return tok
+}
+
+// allVote: these are the lease voters, and raft has the same.
+func (l *lab) allVote(want ...string) func() bool {
+	slices.Sort(want)
+	return func() bool {
+		var have []string
+		l.view(func(s *fsm.State) { have = s.Voters.Names })
+		name := l.leader()
+		if name == "" || !slices.Equal(have, want) {
+			return false
+		}
+		a, _ := l.hosts[name].running()
+		if a == nil {
+			return false
+		}
+		raft, err := votersOf(a.node.Load())
+		return err == nil && slices.Equal(slices.Sorted(slices.Values(raft)), want)
+	}
+}
+
+// joinStory tells a story on hosts of which some are no founders.
+func joinStory(t *testing.T, names, later []string, tell func(t *testing.T, l *lab)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t, fast, append(slices.Clone(names), later...)...)
+		defer l.close()
+		for _, n := range later {
+			l.hosts[n].joins = true
+		}
+		l.startAll()
+		if len(names) > 0 {
+			l.until("first hold", 20*time.Second, l.held("primary"))
+			time.Sleep(5 * time.Second)
+		}
+		tell(t, l)
+	})
+}
+
+// A cluster from one host: init, a second node without a vote, a witness; then all
+// three vote, and the first may die.
+func TestInitAndJoin(t *testing.T) {
+	joinStory(t, nil, []string{"primary", "secondary", "arbiter"}, func(t *testing.T, l *lab) {
+		first := l.hosts["primary"]
+		f, err := Init(first.config(), spec.Node{Name: "primary", Address: "10.0.0.1", Role: spec.RoleNode})
+		if err != nil || len(f.Tokens) != 2 || f.Again {
+			t.Fatalf("%+v, %v", f, err)
+		}
+		first.start()
+		d := l.until("the first node holds", 20*time.Second, l.held("primary"))
+		t.Logf("one node holds after %v", d)
+		if f, err := Init(first.config(), f.Self); err == nil {
+			t.Errorf("init while the agent runs: %+v", f)
+		}
+		if j, err := l.hosts["secondary"].join(f.Tokens[0], JoinOptions{}, "primary", nil); err != nil || j.By != "primary" || len(j.Members) != 2 {
+			t.Fatalf("%+v, %v", j, err)
+		}
+		l.hosts["secondary"].start()
+		l.until("the second node registers", 5*time.Second, func() bool {
+			in := false
+			l.view(func(s *fsm.State) { in = s.Nodes["secondary"].Registered() })
+			return in
+		})
+		time.Sleep(time.Minute)
+		if !l.allVote("primary")() {
+			t.Errorf("with two nodes the voters are not the first alone: %s", l.dump())
+		}
+		if j, err := l.hosts["arbiter"].join(f.Tokens[1], JoinOptions{Role: spec.RoleWitness}, "secondary", nil); err != nil || j.Self.Role != spec.RoleWitness {
+			t.Fatalf("%+v, %v", j, err)
+		}
+		l.hosts["arbiter"].start()
+		d = l.until("three vote", 20*time.Second, l.allVote("primary", "secondary", "arbiter"))
+		t.Logf("three vote after %v", d)
+		l.well(5 * time.Second)
+		time.Sleep(5 * time.Second) // leadership goes to who owns nothing
+		begin := time.Now()
+		first.powerCut()
+		l.until("takeover", 5*time.Second, l.held("secondary"))
+		if d := time.Since(begin); d > l.tm.Deadtime+100*time.Millisecond {
+			t.Errorf("the takeover took %v", d)
+		}
+		first.start()
+		l.until("failback", 10*time.Second, l.held("primary"))
+		l.well(5 * time.Second)
+	})
+}
+
+// lossy loses what is read from a connection, and says so after it was asked.
+type lossy struct {
+	net.Conn
+	reads int // that still work
+}
+
+func (c *lossy) Read(b []byte) (int, error) {
+	if c.reads--; c.reads < 0 {
+		time.Sleep(time.Second) // so long that the answer was given
+		return 0, errors.New("the network broke off")
+	}
+	return c.Conn.Read(b)
+}
+
+// A host that joins may lose the answer, or be killed at any step, and goes on with the
+// same token.
+func TestJoinIsResumed(t *testing.T) {
+	joinStory(t, []string{"primary", "secondary", "arbiter"}, []string{"third"}, func(t *testing.T, l *lab) {
+		h := l.hosts["third"]
+		tok := l.token("primary")
+		member := func() (in bool) {
+			l.view(func(s *fsm.State) { in = s.Nodes["third"] != nil })
+			return in
+		}
+		broke := 0
+		for reads := 0; ; reads++ {
+			_, err := h.join(tok, JoinOptions{}, "primary", func(c net.Conn) net.Conn { return &lossy{c, reads} })
+			if err == nil {
+				break
+			}
+			if broke++; reads > 30 {
+				t.Fatalf("never let in: %v", err)
+			}
+			if _, err := os.Stat(h.config().KeyFile); err == nil {
+				t.Error("it has the key of an answer that it did not get")
+			}
+		}
+		if broke < 2 || !member() {
+			t.Fatalf("it broke off %d times, member: %v", broke, member())
+		}
+		if st, err := os.Stat(h.config().KeyFile); err != nil || st.Mode().Perm() != 0o600 {
+			t.Errorf("the key file: %v, %v", st, err)
+		}
+		// It is a member: asked again, it says so, also with a token that is used up.
+		if j, err := h.join(tok, JoinOptions{}, "primary", nil); err != nil || j.By != "" || j.Self.Name != "third" {
+			t.Errorf("again: %+v, %v", j, err)
+		}
+		// Killed before the last step: the agent makes it.
+		path := filepath.Join(h.dir, identityFile)
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var request string
+		l.view(func(s *fsm.State) { request = s.Nodes["third"].DiskRequest })
+		cut := strings.Replace(string(b), `"disk": 1`, `"disk": 0, "asking": "`+request+`"`, 1)
+		if cut == string(b) {
+			t.Fatalf("%s: the identity has another form", b)
+		}
+		if err := os.WriteFile(path, []byte(cut), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		h.start()
+		l.until("it registers", 10*time.Second, func() bool {
+			in := false
+			l.view(func(s *fsm.State) { n := s.Nodes["third"]; in = n.Registered() && n.Disk == 1 })
+			return in
+		})
+		l.well(5 * time.Second)
+	})
+}
+
+// What does not fit is said by name.
+func TestWhoDoesNotFit(t *testing.T) {
+	joinStory(t, []string{"primary", "secondary", "arbiter"}, []string{"third"}, func(t *testing.T, l *lab) {
+		h := l.hosts["third"]
+		tok := l.token("secondary")
+		refused := func(want string, j Joined, err error) {
+			t.Helper()
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%+v, %v; want %q", j, err, want)
+			}
+		}
+		cfg := h.config()
+		keys, err := trust.Parse("key", []byte(trust.Generate()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ask := func(change func()) (Joined, error) {
+			*cfg = *h.config()
+			change()
+			return Join(t.Context(), cfg, JoinOptions{Addrs: []string{"10.0.0.1"}, Token: tok, Dial: func(ctx context.Context, addr string) (net.Conn, error) {
+				return l.net.Host("third", h.links...).Dial(ctx, "eth0", netip.MustParseAddrPort(addr))
+			}})
+		}
+		j, err := ask(func() { cfg.Cluster = "other" })
+		refused("cluster", j, err)
+		j, err = ask(func() { cfg.Name, cfg.DataDir = "secondary", t.TempDir() })
+		refused("a node secondary is alive", j, err)
+		j, err = ask(func() { cfg.Address = "10.0.0.2" })
+		refused("address 10.0.0.2 is that of node secondary", j, err)
+		j, err = ask(func() { cfg.Nodes = []spec.Node{{Name: "x"}} })
+		refused("node blocks", j, err)
+		j, err = h.join(keys.NewToken("web"), JoinOptions{}, "primary", nil)
+		refused("not a member of the token's cluster", j, err)
+		wrong := tok
+		wrong.Secret += "x"
+		j, err = h.join(wrong, JoinOptions{}, "primary", nil)
+		refused("not one of this cluster", j, err)
+		if err := l.on("primary").RevokeToken(t.Context(), tok.ID); err != nil {
+			t.Fatal(err)
+		}
+		j, err = h.join(tok, JoinOptions{}, "primary", nil)
+		refused("revoked", j, err)
+		tok = l.token("primary")
+		l.hosts["primary"].clk.stepWall(2 * time.Hour)
+		l.hosts["secondary"].clk.stepWall(2 * time.Hour)
+		l.hosts["arbiter"].clk.stepWall(2 * time.Hour)
+		j, err = h.join(tok, JoinOptions{}, "primary", nil)
+		refused("expired", j, err)
+		if list, err := l.on("arbiter").Tokens(t.Context()); err != nil || len(list) != 2 || list[0].State != "expired" || list[1].State != "revoked" || list[0].Token != nil {
+			t.Errorf("%+v, %v", list, err)
+		}
+		tok = l.token("primary")
+		if err := os.WriteFile(h.config().KeyFile, []byte(trust.Generate()), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		j, err = h.join(tok, JoinOptions{}, "primary", nil)
+		refused("another cluster", j, err)
+		if n := len(l.on("primary").everyone()); n != 3 {
+			t.Errorf("%d members", n)
+		}
+	})
+}
+
+// A node that was removed while it was dead comes back with all it had: it is told,
+// holds nothing, and joins anew.
+func TestRemoveTheDead(t *testing.T) {
+	joinStory(t, []string{"primary", "secondary", "arbiter"}, []string{"third"}, func(t *testing.T, l *lab) {
+		gone := l.hosts["primary"]
+		if res, err := l.on("secondary").Remove(t.Context(), api.RemoveRequest{Node: "primary"}); err == nil {
+			t.Fatalf("a living node was removed: %+v", res)
+		}
+		gone.powerCut()
+		l.until("takeover", 5*time.Second, l.held("secondary"))
+		res, err := l.on("arbiter").Remove(t.Context(), api.RemoveRequest{Node: "primary"})
+		if e, ok := errors.AsType[*api.Error](err); !ok || e.Code != api.CodeNeedsConfirmation || res == nil || *res.Confirm != "remove primary" {
+			t.Fatalf("the third vote of three was taken without a word: %+v, %v", res, err)
+		}
+		if _, err := l.hosts["third"].join(l.token("secondary"), JoinOptions{}, "secondary", nil); err != nil {
+			t.Fatal(err)
+		}
+		l.hosts["third"].start()
+		l.until("third registers", 10*time.Second, func() bool {
+			in := false
+			l.view(func(s *fsm.State) { in = s.Nodes["third"].Registered() })
+			return in
+		})
+		time.Sleep(5 * time.Second)
+		res, err = l.on("arbiter").Remove(t.Context(), api.RemoveRequest{Node: "primary", Wait: 20 * time.Second})
+		if err != nil || !res.Removed {
+			t.Fatalf("%+v, %v\n%s", res, err, l.dump())
+		}
+		l.until("the other got the vote", 20*time.Second, l.allVote("secondary", "arbiter", "third"))
+		gone.start()
+		l.until("it is told", 10*time.Second, func() bool {
+			a, _ := gone.running()
+			if a == nil {
+				return false
+			}
+			return slices.ContainsFunc(a.local(), func(p api.StatusProblem) bool { return p.Code == "removed" && strings.Contains(p.Fix, "--fresh") })
+		})
+		time.Sleep(10 * time.Second)
+		if !l.held("secondary")() {
+			t.Errorf("answers: %v", l.answers(vipA))
+		}
+		gone.halt()
+		gone.joins = true // the file lost its node blocks
+		tok := l.token("arbiter")
+		gone.disk = newMemDisk()
+		j, err := gone.join(tok, JoinOptions{Fresh: true}, "arbiter", nil)
+		if err != nil || j.Aside == "" {
+			t.Fatalf("%+v, %v", j, err)
+		}
+		// Run again, as after a crash, it is not set aside once more.
+		if j, err := gone.join(tok, JoinOptions{Fresh: true}, "arbiter", nil); err != nil || j.Aside != "" {
+			t.Errorf("again: %+v, %v", j, err)
+		}
+		gone.start()
+		l.until("failback", 20*time.Second, l.held("primary"))
+		l.well(10 * time.Second)
+	})
+}
+
+// The dead voter's vote goes to another after a while, not at once.
+func TestDeadVoterIsReplaced(t *testing.T) {
+	joinStory(t, []string{"primary", "secondary", "arbiter", "third"}, nil, func(t *testing.T, l *lab) {
+		l.until("three of four vote", time.Minute, func() bool {
+			n := 0
+			l.view(func(s *fsm.State) { n = len(s.Voters.Names) })
+			return n == 3
+		})
+		var out string
+		var votes []string
+		l.view(func(s *fsm.State) {
+			for _, n := range s.NodeNames() {
+				if !s.Voters.Has(n) {
+					out = n
+				}
+			}
+			votes = slices.Clone(s.Voters.Names)
+		})
+		dead := without(votes, l.leader())[0]
+		begin := time.Now()
+		l.hosts[dead].powerCut()
+		want := append(without(votes, dead), out)
+		l.until("the vote went to "+out, 2*time.Minute, l.allVote(want...))
+		if d := time.Since(begin); d < 30*time.Second || d > time.Minute {
+			t.Errorf("it took %v", d)
+		}
+		l.hosts[dead].start()
+		l.well(20 * time.Second)
+		time.Sleep(time.Minute)
+		if !l.allVote(want...)() {
+			t.Errorf("the votes changed again when %s came back: %s", dead, l.dump())
+		}
+		ms, err := l.on(l.leader()).Members(t.Context())
+		for _, m := range ms {
+			if m.VoterWhy == nil || (m.Name == dead) != strings.Contains(*m.VoterWhy, "no vote: 3 of 4") {
+				t.Errorf("%s: %v, %v", m.Name, m.VoterWhy, err)
+			}
+		}
+	})
+}
+
+// From three to one, whoever it is that leaves, and the last goes on alone.
+func TestLeaveFromTwoToOne(t *testing.T) {
+	for _, second := range []string{"primary", "secondary"} {
+		t.Run(second, func(t *testing.T) {
+			story(t, func(t *testing.T, l *lab) {
+				if err := l.on("arbiter").Leave(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				l.until("two vote", 10*time.Second, l.allVote("primary", "secondary"))
+				if err := l.on(second).Leave(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				last := map[string]string{"primary": "secondary", "secondary": "primary"}[second]
+				l.until("one votes", 10*time.Second, l.allVote(last))
+				l.until("and holds", 10*time.Second, l.held(last))
+				l.hosts[last].kill()
+				l.hosts[last].start()
+				l.until("it holds again", 20*time.Second, l.held(last))
+			})
+		})
+	}
+}
+
+// Founders know whom they let in, also before a restarted one has applied its log: with
+// two founders gone for good the majority are those that joined, and one founder.
+func TestFounderKnowsWhoJoined(t *testing.T) {
+	joinStory(t, []string{"primary", "secondary", "arbiter"}, []string{"third", "fourth"}, func(t *testing.T, l *lab) {
+		for _, n := range []string{"third", "fourth"} {
+			if _, err := l.hosts[n].join(l.token("primary"), JoinOptions{}, "primary", nil); err != nil {
+				t.Fatal(err)
+			}
+			l.hosts[n].start()
+		}
+		l.until("five vote", time.Minute, l.allVote("primary", "secondary", "arbiter", "third", "fourth"))
+		for _, h := range l.order {
+			h.powerCut()
+		}
+		for _, n := range []string{"primary", "third", "fourth"} {
+			l.hosts[n].start()
+		}
+		l.until("it is held again", 20*time.Second, l.held("primary"))
+	})
+}
