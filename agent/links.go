@@ -83,9 +83,14 @@ func worthTelling(links []linkstate.Link) []linkstate.Link {
 	return out
 }
 
+// maxClaims is more than a datagram holds. Where ARP does not decide, nobody answers for a
+// thousand addresses.
+const maxClaims = 64
+
 // append encodes the report; of more devices than fit a datagram it leaves out the
 // last.
 func (r linkReport) append(dst []byte) []byte {
+	r.Claims = r.Claims[:min(len(r.Claims), maxClaims)]
 	for {
 		b, err := json.Marshal(r)
 		if err == nil && len(dst)+len(b) <= lease.MaxMessage || len(r.Links)+len(r.Claims) == 0 {

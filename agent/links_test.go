@@ -2,6 +2,7 @@ package agent
 
 import (
 	"encoding/json"
+	"net/netip"
 	"reflect"
 	"slices"
 	"strings"
@@ -154,6 +155,13 @@ func TestLinkReport(t *testing.T) {
 	got, err := parseLinks(b[1:])
 	if err != nil || got.Session != 7 || got.Seq != 9 || len(got.Links) < 8 || !reflect.DeepEqual(got.Links, r.Links[:len(got.Links)]) {
 		t.Errorf("%v %+v", err, got)
+	}
+	for i := range 1000 {
+		r.Claims = append(r.Claims, claimReport{Addr: netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), Dev: "e"})
+	}
+	r.Links = nil
+	if got, err := parseLinks(r.append(nil)); err != nil || len(got.Claims) < 8 || len(got.Claims) > maxClaims-1 {
+		t.Errorf("%v: %d claims", err, len(got.Claims)) // fewer than are encoded at first, or some that fit are left out
 	}
 	told := worthTelling([]linkstate.Link{{Dev: "a", State: linkstate.Up, For: 10000 * time.Hour}, {Dev: "b", State: linkstate.Up}, {Dev: "c", State: linkstate.Down}})
 	if len(told) != 2 || told[0].Dev != "c" || told[1].Dev != "b" {
