@@ -43,8 +43,8 @@ type Inputs struct {
 	// for how long a group is at its epoch. Both as this leader saw it: see [Sight].
 	Avoid map[Place]time.Duration
 	Held  map[string]time.Duration
-	// Formed: all members were alive at once since this process started, or
-	// initdead has passed. Until then a group waits for its most preferred node.
+	// Formed: all members were alive at once since this process started, or since one
+	// that told it so, or initdead has passed. Until then a group waits for its most preferred node.
 	Formed bool
 	// Lacks says for each node and group why that node cannot be given it: what it has
 	// not got that the group takes, or what is there already. It keeps a group from going there, never moves one away.

@@ -19,7 +19,6 @@ type build struct {
 	version string
 	date    time.Time // of the commit, on every file: the same commit makes the same package
 	pages   []string  // man pages, by file name
-	links   []string  // Heartbeat's commands that the binary answers to, by path
 }
 
 func newBuild(version, work string) (*build, error) {
@@ -114,31 +113,11 @@ func (b *build) texts() error {
 	return b.write("copyright", fmt.Sprintf(copyright, b.date.Year()))
 }
 
-// heartbeat are the commands of Heartbeat, where its package has them.
+// heartbeat are the commands of Heartbeat that the binary answers to, where Debian's
+// package of that name has them.
 var heartbeat = []string{
 	"/usr/bin/cl_status", "/usr/share/heartbeat/hb_standby", "/usr/share/heartbeat/hb_takeover",
 	"/usr/share/heartbeat/hb_addnode", "/usr/share/heartbeat/hb_delnode",
-}
-
-// names asks the program itself which of Heartbeat's commands it answers to: a link to
-// one that it does not know would do something else.
-func (b *build) names() error {
-	bin := filepath.Join(b.work, "hanode")
-	if _, err := b.run(nil, "go", "build", "-o", bin, "./cmd/hanode"); err != nil {
-		return err
-	}
-	for _, path := range heartbeat {
-		name := filepath.Base(path)
-		cmd := exec.Command(bin, "--help")
-		cmd.Args[0] = name
-		// Some of Heartbeat's commands exit with 1 after their usage, so ours do.
-		if out, _ := cmd.CombinedOutput(); !strings.Contains(string(out), name) {
-			fmt.Fprintf(os.Stderr, "pack: no link %s: the program does not answer to that name\n", path)
-			continue
-		}
-		b.links = append(b.links, path)
-	}
-	return nil
 }
 
 func (b *build) write(name, text string) error {

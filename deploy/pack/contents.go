@@ -19,7 +19,7 @@ func (b *build) contents(arch, format string) files.Contents {
 	made := func(name string) string { return filepath.Join(b.work, name) }
 
 	add(made("hanode-"+arch), "/usr/bin/hanode", 0o755)
-	for _, path := range b.links {
+	for _, path := range heartbeat {
 		all = append(all, &files.Content{Source: "/usr/bin/hanode", Destination: path, Type: files.TypeSymlink, FileInfo: &files.ContentFileInfo{Owner: "root", Group: "root", MTime: b.date}})
 	}
 	add(repo("deploy/hanode.service"), unitDir(format)+"/hanode.service", 0o644)

@@ -48,9 +48,6 @@ func run(version string, archs, formats []string, out string) error {
 	if err := b.texts(); err != nil {
 		return err
 	}
-	if err := b.names(); err != nil {
-		return err
-	}
 	for _, arch := range archs {
 		if err := b.binary(arch); err != nil {
 			return err
@@ -75,13 +72,13 @@ func (b *build) pack(arch, format, out string) (string, error) {
 		Description: describe(format), MTime: b.date, DisableGlobbing: true,
 		Overridables: nfpm.Overridables{
 			Umask: 0o022, Depends: []string{"systemd"}, Contents: b.contents(arch, format),
-			Scripts: scripts(format), Conflicts: b.instead(),
+			Scripts: scripts(format), Conflicts: instead,
 			Deb: nfpm.Deb{Compression: "xz"},
 			RPM: nfpm.RPM{Compression: "xz", BuildHost: "hanode", Summary: summary, Group: "System Environment/Daemons"},
 		},
 	})
 	if format == "deb" { // to rpm this would mean to remove it without a word
-		info.Replaces = b.instead()
+		info.Replaces = instead
 	}
 	if err := nfpm.PrepareForPackager(info, format); err != nil {
 		return "", err
@@ -103,14 +100,9 @@ func (b *build) pack(arch, format, out string) (string, error) {
 	return path, f.Close()
 }
 
-// instead is what cannot be installed beside it: Heartbeat, if its commands are here. Two
+// instead is what cannot be installed beside it: Heartbeat, whose commands are here. Two
 // programs that hold the same addresses must not run on one host anyway.
-func (b *build) instead() []string {
-	if len(b.links) == 0 {
-		return nil
-	}
-	return []string{"heartbeat"}
-}
+var instead = []string{"heartbeat"}
 
 const summary = "failover cluster for Linux services"
 

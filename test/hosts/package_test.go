@@ -142,6 +142,13 @@ func TestPackage(t *testing.T) {
 	up(t, o.Host)
 	o.leads() // it is enabled, so it starts at boot once there is a file
 
+	if out := o.run("cl_status", "hbstatus"); !strings.Contains(out, "running") {
+		t.Errorf("cl_status hbstatus says %q", out)
+	}
+	if out, _ := o.Run("/usr/share/heartbeat/hb_standby", "--help"); !strings.Contains(out, "hb_standby [all|foreign|local|failback]") {
+		t.Errorf("hb_standby --help says %q", out)
+	}
+
 	before := o.run("systemctl", "show", "--property=MainPID", "--value", "hanode")
 	if out := o.dpkg(versionNew); !strings.Contains(out, "handed over") {
 		t.Errorf("an upgrade does not say what it does:\n%s", out)
