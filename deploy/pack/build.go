@@ -114,10 +114,13 @@ func (b *build) texts() error {
 }
 
 // heartbeat are the commands of Heartbeat that the binary answers to, where Debian's
-// package of that name has them.
-var heartbeat = []string{
-	"/usr/bin/cl_status", "/usr/share/heartbeat/hb_standby", "/usr/share/heartbeat/hb_takeover",
-	"/usr/share/heartbeat/hb_addnode", "/usr/share/heartbeat/hb_delnode",
+// package of that name has them, and where the links lead.
+var heartbeat = map[string]string{
+	"/usr/bin/cl_status":               "hanode",
+	"/usr/share/heartbeat/hb_standby":  "../../bin/hanode",
+	"/usr/share/heartbeat/hb_takeover": "../../bin/hanode",
+	"/usr/share/heartbeat/hb_addnode":  "../../bin/hanode",
+	"/usr/share/heartbeat/hb_delnode":  "../../bin/hanode",
 }
 
 func (b *build) write(name, text string) error {

@@ -19,8 +19,8 @@ func (b *build) contents(arch, format string) files.Contents {
 	made := func(name string) string { return filepath.Join(b.work, name) }
 
 	add(made("hanode-"+arch), "/usr/bin/hanode", 0o755)
-	for _, path := range heartbeat {
-		all = append(all, &files.Content{Source: "/usr/bin/hanode", Destination: path, Type: files.TypeSymlink, FileInfo: &files.ContentFileInfo{Owner: "root", Group: "root", MTime: b.date}})
+	for path, to := range heartbeat {
+		all = append(all, &files.Content{Source: to, Destination: path, Type: files.TypeSymlink, FileInfo: &files.ContentFileInfo{Owner: "root", Group: "root", MTime: b.date}})
 	}
 	add(repo("deploy/hanode.service"), unitDir(format)+"/hanode.service", 0o644)
 	add(repo("deploy/hanode.sysusers"), "/usr/lib/sysusers.d/hanode.conf", 0o644)
