@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -47,7 +48,9 @@ func TestDocsCommands(t *testing.T) {
 var (
 	codeSpan = regexp.MustCompile("`(hanode [^`]+)`")
 	codeLine = regexp.MustCompile(`(?m)^(?:\$ )?\(?(?:umask 077; )?(hanode [a-z][^\n]*)$`)
+	nameOnly = regexp.MustCompile(`^hanode( [a-z-]+){1,2}$`)
 	fenced   = regexp.MustCompile("(?s)```.*?```")
+	word     = regexp.MustCompile(`"[^"]*"|'[^']*'|\S+`)
 	noise    = regexp.MustCompile(`\s+#.*$|\s+(?:[0-9]?>|\||&).*$|\).*$`)
 )
 
@@ -62,18 +65,20 @@ func commandsOf(text string) (out []string) {
 		}
 	}
 	for _, m := range codeSpan.FindAllStringSubmatch(fenced.ReplaceAllString(text, ""), -1) {
-		if words := strings.Fields(m[1]); len(words) > 2 || takes(m[1]+" x") != nil {
-			out = append(out, strings.Join(words, " "))
+		line := strings.Join(strings.Fields(m[1]), " ")
+		if nameOnly.MatchString(line) && takes(line) != nil {
+			line += " --help"
 		}
+		out = append(out, line)
 	}
 	return out
 }
 
 // takes says why line is no command; it runs nothing.
 func takes(line string) error {
-	args := strings.Fields(noise.ReplaceAllString(line, ""))[1:]
-	for i, a := range args {
-		args[i] = strings.Trim(a, `"'`)
+	var args []string
+	for _, w := range word.FindAllString(noise.ReplaceAllString(line, ""), -1)[1:] {
+		args = append(args, strings.Trim(w, `"'`))
 	}
 	root := newApp(strings.NewReader(""), &bytes.Buffer{}, &bytes.Buffer{}).rootCommand()
 	cmd, rest, err := root.Find(args)
@@ -82,6 +87,9 @@ func takes(line string) error {
 	}
 	if cmd == root {
 		return fmt.Errorf("there is no such command")
+	}
+	if slices.Contains(rest, "--help") {
+		return nil
 	}
 	if err := cmd.ParseFlags(rest); err != nil {
 		return err

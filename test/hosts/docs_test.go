@@ -15,6 +15,9 @@ import (
 var notRun = map[string]string{
 	"go run ./cmd/hanode demo": "the tests of package demo run the demonstration; the other line is this test's own command",
 	"make deb":                 "the packages that are installed here were made by the same program",
+	"hanode init --cluster":    "the cluster of this test has founders in its files; test/e2e forms one this way",
+	"hanode join 10.0.0.1":     "the same",
+	"hanode token create":      "the same",
 	"aws ec2 assign":           "it takes an account with that cloud",
 	"gcloud compute":           "it takes an account with that cloud",
 	"az network":               "it takes an account with that cloud",
@@ -24,7 +27,7 @@ var notRun = map[string]string{
 
 // docPages are run in this order, on the same hosts; any other page must have nothing to
 // run.
-var docPages = []string{"docs/install.md", "README.md", "docs/first-cluster.md", "docs/operations.md", "docs/runbook.md", "docs/networks.md"}
+var docPages = []string{"docs/install.md", "README.md", "docs/first-cluster.md", "docs/operations.md", "docs/runbook.md", "docs/joining.md", "docs/networks.md"}
 
 // docBlock is a block of commands and where it is run.
 type docBlock struct {
