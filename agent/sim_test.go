@@ -243,8 +243,8 @@ func (l *lab) unwell(done uint64) string {
 	}
 	for _, n := range l.nodes {
 		x := newest.Nodes[n.Name]
-		if x == nil && l.hosts[n.Name].joins {
-			continue // not yet
+		if l.hosts[n.Name].outside() {
+			continue // not a member, or one that never heard that it is
 		}
 		if x.Leaving && !x.Removed {
 			return n.Name + " is still leaving"
