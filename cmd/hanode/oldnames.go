@@ -139,9 +139,9 @@ func (a *app) oldNodes(name string, args []string) int {
 		a.printf("usage: %s <node> <node> ...", name)
 		return 1
 	}
-	fix := "list it in the node file of every host before the cluster is founded; a node cannot join a running one yet"
+	fix := "make a token on a member (`hanode token`), and run `hanode join` with it on the new node"
 	if name == "hb_delnode" {
-		fix = "run `hanode leave` on that node"
+		fix = "run `hanode leave` on that node; or, if it is gone, `hanode remove NODE` on another"
 	}
 	a.complain(&api.Error{Message: name + " does not do that here", Fix: fix, Exit: 1})
 	return 1
