@@ -385,7 +385,7 @@ func (a *Agent) pass(n *cluster.Node, st *fsm.State, in map[string]cluster.Membe
 // plan does that), then its lease vote, then its raft vote, then its name.
 func (a *Agent) endMembership(ctx context.Context, n *cluster.Node, st *fsm.State, node *fsm.Node, server bool) error {
 	for _, g := range st.Groups {
-		if g.Owner.Name == node.Name && !g.Deleted || slices.ContainsFunc(g.Waits, func(w fsm.Wait) bool { return w.Node.Name == node.Name }) {
+		if g.Owner.Name == node.Name && !g.Deleted || slices.ContainsFunc(g.Waits, func(w fsm.Wait) bool { return mustStay(node, g, w) }) {
 			return nil // not yet
 		}
 	}
@@ -400,6 +400,13 @@ func (a *Agent) endMembership(ctx context.Context, n *cluster.Node, st *fsm.Stat
 	// any more.
 	_, err := n.Propose(ctx, fsm.Command{At: a.host.Clock.Wall(), Leave: &fsm.Leave{Node: node.Name, Done: true}})
 	return err
+}
+
+// mustStay: somebody waits for a claim of node. Of a deleted group nobody does until its
+// addresses are given away again, and then the voters tell when a registration that is
+// over has expired; only one that still runs can let go of it itself, and is let.
+func mustStay(node *fsm.Node, g *fsm.Group, w fsm.Wait) bool {
+	return w.Node.Name == node.Name && (!g.Deleted || w.Node == node.Ref() && !node.Fenced)
 }
 
 // changeVoters is R7: the next list only after a majority of the previous list's

@@ -516,6 +516,33 @@ func TestOrderlyStopHandsOver(t *testing.T) {
 	})
 }
 
+// A node whose group was deleted while its host was off can leave after it came back,
+// though nobody ever had proof that it had let that group go.
+func TestRebootedNodeLeaves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		web, db := groupOf("web", "10.77.0.100", "primary"), groupOf("db", "10.77.0.101", "third")
+		l := newLabOf(t, fast, 1, []string{"primary", "secondary", "arbiter", "third"}, []spec.Group{web, db})
+		defer l.close()
+		l.startAll()
+		l.well(20 * time.Second)
+		l.hosts["third"].powerCut()
+		// At once: before the group is somebody else's.
+		if _, err := l.on("primary").propose(t.Context(), fsm.Command{SetGroups: &fsm.SetGroups{Groups: []spec.Group{web}}}); err != nil {
+			t.Fatal(err)
+		}
+		l.hosts["third"].start()
+		l.until("it is back", 20*time.Second, func() bool {
+			back, waited := false, false
+			l.view(func(s *fsm.State) { back, waited = s.Nodes["third"].Inc == 2, len(s.Groups["db"].Waits) > 0 })
+			return back && waited
+		})
+		if err := l.on("third").Leave(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		l.until("it left", 20*time.Second, l.hosts["third"].hasLeft)
+	})
+}
+
 func TestLeave(t *testing.T) {
 	for _, who := range []string{"primary", "secondary"} {
 		t.Run(who, func(t *testing.T) {
