@@ -361,7 +361,7 @@ func (a *Agent) bootHost(undo *stopper) error {
 		return err
 	}
 	undo.add("claim", release)
-	if a.keys, err = trust.Load(a.cfg.KeyFile); err != nil {
+	if a.keys, err = a.cfg.LoadKeys(); err != nil {
 		return err
 	}
 	if a.kernel, err = a.host.Kernel(a.cfg.DataDir, a.grid, a.problems.set); err != nil {

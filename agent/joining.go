@@ -13,7 +13,6 @@ import (
 
 	"hanode/api"
 	"hanode/cluster"
-	"hanode/config"
 	"hanode/fsm"
 	"hanode/internal/id"
 	"hanode/internal/netio"
@@ -231,6 +230,8 @@ func (a *Agent) decide(ctx context.Context) (bootstrap bool, err error) {
 				member = n.Name
 			case h.Digest != digest:
 				a.problems.set("founders-differ", fmt.Sprintf("%s has another list of founders, timing or port (digest %.8s, here %.8s)", n.Name, h.Digest, digest))
+			case h.Resources != a.cfg.Resources:
+				a.problems.set("haresources-differ", differing(n.Name, h.Resources, a.cfg.Name, a.cfg.Resources))
 			case h.State == peer.Fresh || h.State == peer.Founding:
 				fresh++
 			}
@@ -249,6 +250,7 @@ func (a *Agent) decide(ctx context.Context) (bootstrap bool, err error) {
 		case fresh >= len(a.cfg.Nodes)/2+1 && (a.member == nil || a.member.Founder):
 			a.log.Info("founding the cluster", "founders", len(a.cfg.Nodes), "agreeing", fresh)
 			a.problems.clear("founders-differ")
+			a.problems.clear("haresources-differ")
 			a.founding.Store(true)
 			return true, a.disk.setNumber(1)
 		}
@@ -333,7 +335,10 @@ func (s service) Hello(asker string) peer.Hello {
 	a := s.a
 	h := peer.Hello{
 		Name: a.cfg.Name, Cluster: a.cfg.Cluster, Digest: a.cfg.Digest(), State: peer.Fresh,
-		Version: a.opts.Version, HeardMS: -1, Formed: a.lead.formedBy(a, a.host.Clock.Now()),
+		Version: a.opts.Version, HeardMS: -1, Formed: a.lead.formedBy(a, a.host.Clock.Now()), Resources: a.cfg.Resources,
+	}
+	if a.cfg.HADir != "" && !a.isWitness() {
+		h.Groups, _ = a.cfg.LoadGroups() // they were read with the rest
 	}
 	switch n := a.node.Load(); {
 	case a.founded():
@@ -380,14 +385,11 @@ func (a *Agent) found(ctx context.Context) error {
 			c.Voters = append(c.Voters, n.Name)
 		}
 	}
-	if a.cfg.GroupsFile != "" {
-		groups, err := config.LoadCluster(a.cfg.GroupsFile)
-		if err != nil {
-			a.problems.set("groups-file", err.Error())
-		} else {
-			c.Groups = groups
-		}
+	groups, err := a.foundingGroups(ctx)
+	if err != nil {
+		a.problems.set("groups-file", err.Error())
 	}
+	c.Groups = groups
 	res, err := a.node.Load().Propose(ctx, fsm.Command{At: a.host.Clock.Wall(), Found: &c})
 	if err == nil && res.Rejected != "" {
 		err = errors.New(res.Rejected)

@@ -31,6 +31,8 @@ type linkReport struct {
 	Claims []claimReport `json:"claims,omitempty"`
 	// Pings are the ping nodes; nil = there are none.
 	Pings *pingReport `json:"pings,omitempty"`
+	// Resources is the digest of this host's haresources; "" without Heartbeat's files.
+	Resources string `json:"resources,omitempty"`
 }
 
 const (
@@ -43,7 +45,7 @@ const (
 
 // linksLoop reports this node's devices.
 func (a *Agent) linksLoop(ctx context.Context) {
-	r := linkReport{Session: rand.Uint64()}
+	r := linkReport{Session: rand.Uint64(), Resources: a.ownResources()}
 	repeat := linksRepeat
 	for {
 		links, changed := a.kernel.Links()
@@ -149,6 +151,9 @@ func (e *ears) noteLinks(from string, r linkReport, now clock.Instant) bool {
 		return a.Dev == b.Dev && a.State == b.State && a.Why == b.Why && slices.Equal(a.Nets, b.Nets)
 	})
 	same = same && r.Pings.same(x.links.Pings)
+	if len(r.Resources) > digestLength {
+		r.Resources = r.Resources[:digestLength]
+	}
 	x.links, x.linksAt = r, now
 	return !same
 }
@@ -166,8 +171,8 @@ func (e *ears) report(name string, now clock.Instant) (r linkReport) {
 	if x.linksAt.IsZero() || age > linksValid {
 		return r
 	}
-	r.Links, r.Claims = slices.Clone(x.links.Links), slices.Clone(x.links.Claims)
 	r.Pings = x.links.Pings // replaced, never changed
+	r.Links, r.Claims, r.Resources = slices.Clone(x.links.Links), slices.Clone(x.links.Claims), x.links.Resources
 	for i := range r.Links {
 		r.Links[i].For += age
 	}

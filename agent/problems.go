@@ -40,6 +40,8 @@ var catalogue = map[string]struct{ severity, fix string }{
 	vip.ProblemSysctl:      {"warning", "set arp_ignore=1 and arp_announce=2 on the device by hand"},
 	"bad-address":          {"error", "correct the address in the cluster file and apply it again"},
 	"founders-differ":      {"error", "make cluster, node blocks, timing and port equal in the node files of all founders"},
+	"haresources-differ":   {"error", "make the file the same on all hosts (copy the right one over) and restart the agent where it was wrong; nothing starts until then"},
+	"haresources-changed":  {"warning", "to have the cluster run what the file says: `hanode apply --ha-dir DIR`; or make the file as it was"},
 	"not-registered":       {"warning", "the node holds nothing until a leader registers it; see `hanode members` for the voters that are missing"},
 	"old-generation":       {"error", "the cluster was recovered without this node: make a token on a member (`hanode token create`), stop this agent, and run `hanode join ADDRESS --token T --fresh`; if it was this side that should go on, stop the other one and read docs/joining.md"},
 	"removed":              {"error", "make a token on a member (`hanode token create`), stop this agent, and run `hanode join ADDRESS --token T --fresh`; or leave the host out"},
@@ -124,6 +126,7 @@ func (a *Agent) local() []api.StatusProblem {
 		out = append(out, show(code, a.cfg.Name+": "+p.text, &since))
 	}
 	a.problems.mu.Unlock()
+	out = append(out, a.changedResources()...)
 	out = append(out, a.stallProblem()...)
 	out = append(out, a.tightProblem()...)
 	switch a.kernel.Tier() {
@@ -152,8 +155,8 @@ func (a *Agent) local() []api.StatusProblem {
 
 // clusterProblems lists what replicated state and the beats show.
 func (a *Agent) clusterProblems(in failover.Inputs, members []api.Member) []api.StatusProblem {
-	var out []api.StatusProblem
 	s := in.State
+	out := a.unevenResources(s)
 	if s.Maintenance {
 		out = append(out, show("maintenance", "maintenance is on: nothing starts, stops or moves by itself", nil))
 	}

@@ -40,7 +40,7 @@ func (a *Agent) respawnLoop(ctx context.Context, r config.Respawn) {
 	pause := respawnFirst
 	for ctx.Err() == nil {
 		begin := time.Now()
-		err := runAs(ctx, r, a.cfg.Env)
+		err := runAs(ctx, r)
 		if ctx.Err() != nil {
 			return
 		}
@@ -72,11 +72,11 @@ func ended(err error) string {
 
 // runAs runs a program as its user until it ends; when ctx ends, or the agent dies, it
 // is told to.
-func runAs(ctx context.Context, r config.Respawn, env []string) error {
+func runAs(ctx context.Context, r config.Respawn) error {
 	runtime.LockOSThread() // Pdeathsig is about the thread that started it
 	defer runtime.UnlockOSThread()
 	cmd := exec.CommandContext(ctx, r.Command[0], r.Command[1:]...)
-	cmd.Env = append(append(os.Environ(), "LOGNAME="+r.User, "USER="+r.User), env...)
+	cmd.Env = append(append(os.Environ(), "LOGNAME="+r.User, "USER="+r.User), r.Env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 	cred, err := credential(r.User)
 	if err != nil {

@@ -108,14 +108,16 @@ func TestRespawn(t *testing.T) {
 	run := func(script string, failFast bool) config.Respawn {
 		return config.Respawn{User: me.Username, Command: []string{"/bin/sh", "-c", script}, FailFast: failFast}
 	}
-	err = runAs(t.Context(), run("echo $HA_X >> "+log+"; exit 100", false), []string{"HA_X=said"})
+	said := run("echo $HA_X >> "+log+"; exit 100", false)
+	said.Env = []string{"HA_X=said"}
+	err = runAs(t.Context(), said)
 	if err == nil || lines() != 1 {
 		t.Fatalf("%v, %d lines", err, lines())
 	}
 	if b, _ := os.ReadFile(log); string(b) != "said\n" {
 		t.Errorf("its environment: %q", b)
 	}
-	if err := runAs(t.Context(), config.Respawn{User: "nobody-of-that-name", Command: []string{"/bin/true"}}, nil); err == nil || !strings.Contains(err.Error(), "nobody-of-that-name") {
+	if err := runAs(t.Context(), config.Respawn{User: "nobody-of-that-name", Command: []string{"/bin/true"}}); err == nil || !strings.Contains(err.Error(), "nobody-of-that-name") {
 		t.Errorf("an unknown user: %v", err)
 	}
 	a := &Agent{cfg: &config.Node{}, fatal: make(chan error, 1)}

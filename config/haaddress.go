@@ -113,6 +113,9 @@ func (a haAddress) resource() (spec.Resource, finding) {
 			return refuse("%s is not a device", quote(a.dev))
 		}
 	}
+	if !clean(a.label) {
+		return refuse("%s is not a label", quote(a.label))
+	}
 	if a.broadcast != "" {
 		if b, err := netip.ParseAddr(a.broadcast); err != nil || !b.Is4() || !addr.Is4() {
 			return refuse("%s is no broadcast address", quote(a.broadcast))

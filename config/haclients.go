@@ -51,8 +51,8 @@ func (l *haLine) program(failFast bool) {
 // environment reads NAME=VALUE for the programs.
 func (l *haLine) environment() {
 	for _, word := range l.words {
-		name, _, ok := strings.Cut(word, "=")
-		if !ok || !environmentName(name) {
+		name, _, _ := strings.Cut(word, "=")
+		if !environment(word) {
 			l.warn(finding{what: fmt.Sprintf("env %s sets nothing", quote(word)), allowed: "it takes NAME=VALUE"})
 			continue
 		}
@@ -125,24 +125,41 @@ func (l *haLine) addPing(p PingNode) {
 	l.to("ping %q", p.Name)
 }
 
-// pingHost says whether a word can be pinged: an address, or a name to be looked up.
+// checkPingHost says why a word cannot be pinged: it takes an address, or a name to be
+// looked up.
+func checkPingHost(word string) finding {
+	addr, err := netip.ParseAddr(word)
+	if err == nil && unusable(addr) == "" || err != nil && goodName(word) && strings.Trim(word, "0123456789.") != "" {
+		return finding{}
+	}
+	return finding{what: fmt.Sprintf("%s cannot be pinged", quote(word)), allowed: "it takes an address or a name"}
+}
+
+// environment: text is NAME=VALUE.
+func environment(text string) bool {
+	name, _, ok := strings.Cut(text, "=")
+	return ok && environmentName(name) && !strings.ContainsRune(text, 0)
+}
+
+// pingHost refuses a word that cannot be pinged by this directive.
 func (l *haLine) pingHost(word string, six bool) bool {
 	addr, err := netip.ParseAddr(word)
-	if err == nil && addr.Unmap().Is6() == six && unusable(addr) == "" {
-		return true
-	}
-	if err == nil || !goodName(word) || strings.Trim(word, "0123456789.") == "" {
+	if checkPingHost(word).what != "" || err == nil && addr.Unmap().Is6() != six {
 		l.refuse(finding{what: fmt.Sprintf("%s cannot be pinged", quote(word)), allowed: map[bool]string{true: "ping6 takes an IPv6 address or a name", false: "it takes an IPv4 address or a name"}[six]})
 		return false
 	}
 	return true
 }
 
-// facilities are those of syslog.
-var facilities = []string{
-	"auth", "authpriv", "cron", "daemon", "ftp", "kern", "lpr", "mail", "news", "syslog", "user", "uucp",
+// SyslogFacilities are the names of syslog's facilities by number; "" is one that has
+// none.
+var SyslogFacilities = []string{
+	"kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv", "ftp", "", "", "", "",
 	"local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7",
 }
+
+// facilities are those with a name.
+var facilities = slices.DeleteFunc(slices.Clone(SyslogFacilities), func(f string) bool { return f == "" })
 
 func (l *haLine) logFacility() {
 	text, ok := l.last()

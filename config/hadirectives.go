@@ -100,7 +100,7 @@ func haClusterDirectives() []haDirective {
 		{
 			"nice_failback", "`on` or `off`", "", AnswerTranslated, "`auto_failback off`, whatever it says, as Heartbeat 3.0.6 reads it.", "Heartbeat 3.0.6 reads it as auto_failback off", func(l *haLine) {
 				if _, ok := l.flag(); ok {
-					l.haCf.failback = "off"
+					l.failback = "off"
 					l.to(`failback = "off"`)
 					l.warn(finding{what: "nice_failback is obsolete", allowed: "Heartbeat 3.0.6 reads it as auto_failback off, whatever it says", remedy: "write auto_failback off"})
 				}
@@ -130,8 +130,8 @@ const stonithSays = "Power fencing is not available yet. Until then a group with
 
 func haTimeDirectives() []haDirective {
 	return []haDirective{
-		{"keepalive", "a time", "1", AnswerKept, "`timing { keepalive }`.", "", func(l *haLine) { l.timed(&l.haCf.keepalive, false) }},
-		{"deadtime", "a time", "30", AnswerKept, "`timing { deadtime }`; more than twice keepalive. Above 60 s it is 60 s, the longest lease the kernel guard honours.", "", func(l *haLine) { l.timed(&l.haCf.deadtime, true) }},
+		{"keepalive", "a time", "1", AnswerKept, "`timing { keepalive }`.", "", func(l *haLine) { l.timed(&l.keepalive, false) }},
+		{"deadtime", "a time", "30", AnswerKept, "`timing { deadtime }`; more than twice keepalive. Above 60 s it is 60 s, the longest lease the kernel guard honours.", "", func(l *haLine) { l.timed(&l.deadtime, true) }},
 		{"warntime", "a time", "deadtime / 2", AnswerKept, "`timing { warntime }`.", "", func(l *haLine) { l.timed(&l.haCf.warntime, false) }},
 		{"initdead", "a time", "deadtime above 10 s, 12 s for one below 6 s, else twice deadtime", AnswerKept, "`timing { initdead }`; at least deadtime. It is not waited out once all hosts are up.", "", func(l *haLine) { l.timed(&l.haCf.initdead, true) }},
 		{"deadping", "a time", "deadtime", AnswerKept, "How long a ping node may be silent before it counts as dead.", "", func(l *haLine) { l.time(&l.haCf.deadping, true); l.timeTo("deadping", l.haCf.deadping) }},
@@ -202,7 +202,7 @@ func haLogDirectives() []haDirective {
 				l.to("log_level = %q", map[bool]string{true: "debug", false: "info"}[n > 0])
 			}
 		}},
-		{"use_logd", "a boolean", "on, if nothing else says where to log", AnswerReplaced, "The log never waits for a disk; the journal, syslog and the files get it from a queue.", "the log never waits for a disk", func(l *haLine) {
+		{"use_logd", "a boolean", "on, if nothing else says where to log", AnswerReplaced, "Syslog and the files get the log from a queue, so that nothing waits for them.", "nothing waits for syslog or a file", func(l *haLine) {
 			if v, ok := l.flag(); ok {
 				l.haCf.useLogd = &v
 			}

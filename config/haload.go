@@ -73,6 +73,7 @@ func LoadHeartbeat(dir string, h HAHost, o HAOptions) (*Heartbeat, error) {
 		out.Node.Keys = auth.keys
 		if resSrc != nil {
 			out.Groups = r.groups(resFile, lines, cf.failback, h, b.nets)
+			out.Node.Resources, out.Node.groups = ResourcesText(resSrc), out.Groups
 			c := &groupCheck{report: &report{file: resFile}, groups: out.Groups, places: haPlaces(lines, out.Groups)}
 			if r.diags.err() == nil { // else what is missing would be reported again
 				c.structure()
@@ -81,6 +82,9 @@ func LoadHeartbeat(dir string, h HAHost, o HAOptions) (*Heartbeat, error) {
 			for _, d := range c.diags {
 				r.put(resFile, d.Line, finding{what: d.What, allowed: d.Allowed, remedy: d.Remedy}, d.Severity)
 			}
+		}
+		if self, ok := out.Node.Self(); ok && self.Role == spec.RoleWitness { // it runs none of them
+			r.onHost = slices.DeleteFunc(r.onHost, func(d Diagnostic) bool { return d.File == resFile })
 		}
 		out.Node.warnings = r.diags.only(SeverityWarning)
 	}
@@ -203,7 +207,7 @@ func (b *haBuild) node(dir string) *Node {
 		File: cf.file, Cluster: cf.cluster, DataDir: DefaultDataDir, KeyFile: filepath.Join(dir, "authkeys"), Socket: DefaultSocket, HTTP: DefaultHTTP,
 		Port: cf.port, LogLevel: DefaultLogLevel, LogFormat: DefaultLogFormat, Realtime: cf.realtime,
 		Syslog: cf.facility, LogFile: cf.logfile, DebugFile: cf.debugfile,
-		Ping: cf.pings, IPFail: cf.ipfail, Watchdog: cf.watchdog, Env: cf.env, Respawn: cf.programs,
+		Ping: cf.pings, IPFail: cf.ipfail, Watchdog: cf.watchdog, Respawn: cf.programs,
 		HADir: dir, lines: map[string]int{},
 	}
 	if n.Cluster == "" {
@@ -220,7 +224,8 @@ func (b *haBuild) node(dir string) *Node {
 		n.Deadping = cf.deadping.or(n.Timing.Deadtime)
 	}
 	n.Name = b.self()
-	for _, p := range cf.programs {
+	for i, p := range cf.programs {
+		n.Respawn[i].Env = cf.env
 		if !b.h.HasUser(p.User) {
 			b.here(cf.file, p.line, finding{what: fmt.Sprintf("this host has no user %s", quote(p.User)), remedy: "make it, or run the program as another"})
 		}
@@ -235,6 +240,7 @@ func (b *haBuild) node(dir string) *Node {
 			n.lines[linkKey(l.dev)] = l.line
 		}
 	}
+	n.lines["watchdog"] = cf.seen["watchdog"]
 	return n
 }
 
@@ -472,11 +478,10 @@ func (b *haBuild) votes(n *Node) {
 	}
 	switch {
 	case total == 2 && len(b.cf.witness) == 0:
-		n.TwoNode = "manual"
+		n.TwoNode = TwoNodeManual
 		b.put(b.cf.file, line, finding{
-			what:    "two hosts and no third vote: two_node = \"manual\"",
-			allowed: haTwoNodeMeans,
-			remedy:  "for takeover by itself add a third vote on any small machine, here and there: witness NAME ADDRESS",
+			what:   `two_node = "manual": ` + TwoNodeMeans,
+			remedy: "for full automation add a third vote on any small machine, on all three hosts: witness NAME ADDRESS; see docs/two-nodes.md, \"A third vote\"",
 		}, SeverityWarning)
 	case total == 1:
 		b.put(b.cf.file, line, finding{what: "there is one node", allowed: "when it fails nothing takes over", remedy: "add another"}, SeverityWarning)
@@ -495,7 +500,3 @@ func (b *haBuild) votes(n *Node) {
 		}
 	}
 }
-
-// haTwoNodeMeans says what two hosts without a third vote do.
-const haTwoNodeMeans = "an orderly stop of one hands over to the other; the owner keeps serving when the other one dies; " +
-	"after a crash of the owner the other waits for: hanode confirm-off NODE"

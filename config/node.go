@@ -62,16 +62,18 @@ type Node struct {
 	Ping     []PingNode
 	Deadping time.Duration
 	IPFail   bool
-	// Respawn are programs that run while the agent does, with Env added to their
-	// environment, each NAME=VALUE.
+	// Respawn are programs that run while the agent does.
 	Respawn []Respawn
-	Env     []string
 	// Watchdog is the path of a watchdog device; "" = none.
 	Watchdog string
 	// HADir is the folder of Heartbeat's files if they were read, and Keys those of
 	// authkeys, the active one first, which then take the place of KeyFile.
 	HADir string
 	Keys  []Secret
+	// Resources is haresources in one form, for a comparison between founders, and
+	// groups what LoadGroups makes of it. "" without HADir.
+	Resources string
+	groups    []spec.Group
 
 	lines    map[string]int // where each key and block is: "key_file", `link "eth0"`
 	warnings Diagnostics
@@ -90,6 +92,7 @@ type PingNode struct {
 type Respawn struct {
 	User     string   // whom it runs as
 	Command  []string // program and arguments, no shell
+	Env      []string // added to its environment, each NAME=VALUE
 	FailFast bool     // when it ends, this host gives its groups up
 
 	line int

@@ -14,9 +14,10 @@ var nodeShape = shape{
 	keys: []string{
 		"cluster", "name", "data_dir", "key_file", "socket", "http", "port", "groups", "log_level", "log_format", "realtime", "two_node",
 		"address", "zone", "retry_join", "token_file",
+		"syslog", "log_file", "debug_file", "ipfail", "deadping", "watchdog",
 	},
 	blocks: map[string]string{
-		"link": linkForm, "timing": `timing { profile = "lan" }`, "node": nodeForm,
+		"link": linkForm, "timing": `timing { profile = "lan" }`, "node": nodeForm, "ping": pingForm, "respawn": respawnForm,
 	},
 	hints: map[string]finding{
 		"group": {
@@ -49,8 +50,12 @@ func LoadNode(path string) (*Node, error) {
 }
 
 // LoadGroups reads the groups file against the founders; nil without one. It is
-// needed only while the cluster is founded: later the file may be gone.
+// needed only while the cluster is founded: later the file may be gone. Groups that
+// came from Heartbeat's files are those that were read with them.
 func (n *Node) LoadGroups() ([]spec.Group, error) {
+	if n.HADir != "" {
+		return n.groups, nil
+	}
 	if n.GroupsFile == "" {
 		return nil, nil
 	}
@@ -85,6 +90,7 @@ func parseNode(name string, src []byte, dir string, hostname func() (string, err
 	b.realtime(n)
 	b.links(n)
 	b.timings(n)
+	b.beside(n)
 	b.founders(n)
 	b.joining(n)
 	if err := r.diags.err(); err != nil {

@@ -119,9 +119,9 @@ var disagreements = []struct{ file, pattern, heartbeat, why string }{
 	{"ha.cf", `stonith .*|stonith_host .*`, "refused", "power fencing is not available yet, so no device is asked; the line is read and said to do nothing"},
 	{"ha.cf", `apiauth .*`, "refused", "there is no such API, so its users need not be there"},
 	{"ha.cf", `crm_daemon_dir .*`, "refused", "Pacemaker's programs are not used, so they need not be there"},
-	{"ha.cf", `ucast eth9 .*`, "accepted", "the device does not exist; Heartbeat would send nothing over it and not say so"},
+	{"ha.cf", `ucast eth9 .*`, "accepted", "the device does not exist; Heartbeat does not look"},
 	{"ha.cf", `ping_group g nosuchhost`, "accepted", "the name is not known; Heartbeat says so and goes on with a group of nobody"},
-	{"ha.cf", `udpport (65535|65536|70000)`, "accepted", "there is no such port, or none above it; Heartbeat takes the number modulo 65536"},
+	{"ha.cf", `udpport (65535|65536|70000)`, "accepted", "there is no such port, or none above it"},
 	{"ha.cf", `keepalive 1\.2\.3`, "accepted", "it is no number; Heartbeat reads 1.2"},
 	{"ha.cf", `watchdog nodevice|logfile relative`, "accepted", "a path must begin with /, since the agent starts in a folder of systemd's choice"},
 	{"ha.cf", `cluster a/b`, "accepted", "the name is part of file names and of the wire format"},
@@ -165,6 +165,45 @@ func TestAgreesWithHeartbeat(t *testing.T) {
 		}
 	}
 	t.Logf("%d lines: %d judged alike, %d otherwise", len(verdicts), agree, differ)
+}
+
+// The page lists the disagreements. Run `go test ./config -run TestDisagreementsPage
+// -update` after a change.
+func TestDisagreementsPage(t *testing.T) {
+	const page, begin, end = "../docs/heartbeat.md", "<!-- disagreements -->\n", "<!-- end -->\n"
+	src, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, verdicts := readVerdicts(t)
+	var b strings.Builder
+	b.WriteString("| file | such as | Heartbeat | why hanode does not |\n|---|---|---|---|\n")
+	for _, d := range disagreements {
+		for _, v := range verdicts {
+			if d.file != v.file || d.heartbeat != v.said || !regexp.MustCompile("^(?:"+d.pattern+")$").MatchString(v.text) {
+				continue
+			}
+			if said, _, _, _ := ours(t, v); said != v.said {
+				fmt.Fprintf(&b, "| %s | `%s` | %s | %s |\n", d.file, strings.ReplaceAll(v.text, "|", "\\|"), v.said, d.why)
+				break
+			}
+		}
+	}
+	head, rest, ok := strings.Cut(string(src), begin)
+	_, tail, ok2 := strings.Cut(rest, end)
+	if !ok || !ok2 {
+		t.Fatalf("%s has no lines %q and %q", page, begin, end)
+	}
+	text := head + begin + b.String() + end + tail
+	if *update {
+		if err := os.WriteFile(page, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if diff := cmp.Diff(text, string(src)); diff != "" {
+		t.Errorf("%s is not what is judged otherwise:\n%s", page, diff)
+	}
 }
 
 // How each line of the samples, and each other one, is answered.

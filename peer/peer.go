@@ -47,6 +47,10 @@ type Hello struct {
 	Version string `json:"version"`
 	// Removed: the asker was put out of the cluster, as far as this node knows.
 	Removed bool `json:"removed,omitempty"`
+	// Resources is the text of Heartbeat's haresources, in one form; "" without it.
+	Resources string `json:"resources,omitempty"`
+	// Groups is what a node that may own groups makes of it.
+	Groups []spec.Group `json:"groups,omitempty"`
 	// HeardMS is how long ago this node heard the asker's name on a beat, and
 	// HostID the host that registered it; -1 = never. It tells a second node of the
 	// same name from the first one.

@@ -18,6 +18,7 @@ import (
 func (a *app) agentCommand() *cobra.Command {
 	var file string
 	var cleanup bool
+	var ha haDir
 	cmd := &cobra.Command{
 		Use:     "agent",
 		GroupID: groupRun,
@@ -25,28 +26,46 @@ func (a *app) agentCommand() *cobra.Command {
 		Long: `Run the agent of this node until SIGTERM, which hands its groups over and
 releases them; the node stays a member.
 
+With --ha-dir it runs what Heartbeat's ha.cf, haresources and authkeys in DIR say; see
+hanode validate --ha-dir and hanode import.
+
 With --cleanup it runs no agent, but removes what one that was killed left on the
 network: addresses, routes, rules and settings of devices that are ours, then the
 guard. It touches nothing else, and is refused while an agent runs. The unit runs it
 after each stop.`,
 		Example: `  hanode agent
   hanode agent --cleanup
-  hanode agent --config /etc/hanode/hanode.hcl`,
+  hanode agent --config /etc/hanode/hanode.hcl
+  hanode agent --ha-dir /etc/ha.d`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if cleanup {
-				return a.cleanUp(file)
+			if cmd.Flags().Changed("config") && ha.dir != "" {
+				return usageError{errors.New("--config and --ha-dir name two configurations; give one of them")}
 			}
-			return a.runAgent(cmd.Context(), file)
+			if ha.crc && ha.dir == "" {
+				return usageError{errCRCAlone}
+			}
+			load := func() (*config.Node, error) { return config.LoadNode(file) }
+			if ha.dir != "" {
+				load = ha.node
+			}
+			if cleanup {
+				if ha.dir != "" {
+					load = ha.anywhere
+				}
+				return a.cleanUp(load)
+			}
+			return a.runAgent(cmd.Context(), load)
 		},
 	}
 	cmd.Flags().BoolVar(&cleanup, "cleanup", false, "remove what an agent that was killed left on the network, and end")
 	cmd.Flags().StringVar(&file, "config", config.DefaultFile, "the node file")
+	ha.flags(cmd)
 	return cmd
 }
 
-func (a *app) runAgent(ctx context.Context, file string) error {
-	node, err := config.LoadNode(file)
+func (a *app) runAgent(ctx context.Context, load func() (*config.Node, error)) error {
+	node, err := load()
 	if err != nil {
 		return usageError{err}
 	}
@@ -59,7 +78,11 @@ func (a *app) runAgent(ctx context.Context, file string) error {
 	if err := node.CheckHost(config.RealHost()); err != nil {
 		return usageError{err}
 	}
-	log := newLog(a.err, node.LogLevel, node.LogFormat)
+	log, closeLog, err := openLog(a.err, node)
+	if err != nil {
+		return usageError{err}
+	}
+	defer closeLog()
 	for _, w := range node.Warnings() {
 		log.Warn(w.String())
 	}
@@ -81,8 +104,8 @@ func (a *app) runAgent(ctx context.Context, file string) error {
 
 // cleanUp is agent --cleanup. A node file that cannot be read does not keep addresses on
 // the host: what carries our mark is found without it.
-func (a *app) cleanUp(file string) error {
-	node, err := config.LoadNode(file)
+func (a *app) cleanUp(load func() (*config.Node, error)) error {
+	node, err := load()
 	if err != nil {
 		say(a.err, "%v\ncleaning up with the defaults: cluster %s, data_dir %s\n", err, config.DefaultCluster, config.DefaultDataDir)
 		node = &config.Node{Cluster: config.DefaultCluster, DataDir: config.DefaultDataDir, LogLevel: "warn"}

@@ -18,12 +18,13 @@ import (
 func (a *app) applyCommand() *cobra.Command {
 	var sure, noProbe, adopt bool
 	var wait time.Duration
+	var ha haDir
 	cmd := &cobra.Command{
-		Use:     "apply FILE",
+		Use:     "apply FILE | --ha-dir DIR",
 		GroupID: groupFiles,
 		Short:   "Make a cluster file the whole wanted set of groups",
 		Long: `Make FILE ("-" is stdin) the whole wanted set of groups: groups it lacks are
-stopped and removed.
+stopped and removed. With --ha-dir it is the haresources in DIR that says them.
 
 If anything that runs would stop or move, this asks on a terminal; elsewhere it
 changes nothing and exits 1, unless --yes is given.
@@ -39,18 +40,19 @@ not start (a unit, a script, an address put on by hand), nothing is changed eith
 		Example: `  hanode plan web.hcl           # first see what would happen
   hanode apply web.hcl
   hanode apply web.hcl --yes --wait 2m
-  hanode apply web.hcl --adopt  # apache2 was started by hand`,
-		Args:              cobra.ExactArgs(1),
+  hanode apply web.hcl --adopt  # apache2 was started by hand
+  hanode apply --ha-dir /etc/ha.d`,
+		Args:              func(cmd *cobra.Command, args []string) error { return ha.args(cmd, args, cobra.ExactArgs(1)) },
 		ValidArgsFunction: completeFiles("hcl"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			groups, err := a.loadCluster(args[0])
+			groups, err := a.wanted(ha, args)
 			if err != nil {
 				return err
 			}
 			c, done := a.client()
 			defer done()
 			if !sure {
-				if err := a.confirm(cmd.Context(), c, groups, args[0] == "-"); err != nil {
+				if err := a.confirm(cmd.Context(), c, groups, len(args) > 0 && args[0] == "-"); err != nil {
 					return err
 				}
 			}
@@ -61,6 +63,7 @@ not start (a unit, a script, an address put on by hand), nothing is changed eith
 	cmd.Flags().BoolVarP(&sure, "yes", "y", false, "do not ask, even if something stops or moves")
 	cmd.Flags().BoolVar(&noProbe, "no-probe", false, "do not look whether another host uses a new address")
 	cmd.Flags().BoolVar(&adopt, "adopt", false, "take over what runs already, and stop it where it is not to run")
+	ha.flags(cmd)
 	return a.withJSON(withWait(cmd, &wait))
 }
 

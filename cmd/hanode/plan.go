@@ -13,16 +13,17 @@ import (
 )
 
 func (a *app) planCommand() *cobra.Command {
-	return a.withJSON(&cobra.Command{
-		Use:     "plan FILE",
+	var ha haDir
+	cmd := &cobra.Command{
+		Use:     "plan FILE | --ha-dir DIR",
 		GroupID: groupFiles,
 		Short:   "Show what apply would do, and do nothing",
 		Example: `  hanode plan web.hcl
   hanode plan web.hcl --json | jq '.changes[] | select(.moves)'`,
-		Args:              cobra.ExactArgs(1),
+		Args:              func(cmd *cobra.Command, args []string) error { return ha.args(cmd, args, cobra.ExactArgs(1)) },
 		ValidArgsFunction: completeFiles("hcl"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			groups, err := a.loadCluster(args[0])
+			groups, err := a.wanted(ha, args)
 			if err != nil {
 				return err
 			}
@@ -31,7 +32,21 @@ func (a *app) planCommand() *cobra.Command {
 			plan, err := c.Plan(cmd.Context(), groups)
 			return report(a, plan, err, func(p *api.Plan) { a.changesText(a.out, p.Changes) })
 		},
-	})
+	}
+	ha.flags(cmd)
+	return a.withJSON(cmd)
+}
+
+// wanted reads the groups of a cluster file, or of Heartbeat's haresources.
+func (a *app) wanted(ha haDir, args []string) ([]spec.Group, error) {
+	if ha.dir == "" {
+		return a.loadCluster(args[0])
+	}
+	n, err := ha.node()
+	if err != nil {
+		return nil, usageError{err}
+	}
+	return n.LoadGroups()
 }
 
 // maxStdin is the longest cluster file read from stdin, in bytes.

@@ -16,9 +16,11 @@ import (
 // validation is what validate --json prints.
 type validation struct {
 	File     string                      `json:"file"`
-	Kind     string                      `json:"kind"` // node or cluster
+	Kind     string                      `json:"kind"` // node, cluster or heartbeat
 	OK       bool                        `json:"ok"`
 	Findings api.List[config.Diagnostic] `json:"findings"`
+	// Lines are the answers to Heartbeat's files.
+	Lines api.List[config.HeartbeatLine] `json:"lines"`
 }
 
 // groupBlock is what a cluster file has and a node file has not.
@@ -27,27 +29,36 @@ var groupBlock = regexp.MustCompile(`(?m)^\s*group\s+["\w]`)
 func (a *app) validateCommand() *cobra.Command {
 	var kind string
 	var skipHost bool
+	var ha haDir
 	cmd := &cobra.Command{
-		Use:     "validate FILE",
+		Use:     "validate FILE | --ha-dir DIR",
 		GroupID: groupFiles,
 		Short:   "Check a node file or a cluster file",
 		Long: `Check a node file (hanode.hcl) or a cluster file (what apply takes), and list
 everything that is wrong with it. A file with group blocks is a cluster file.
 
-A node file is also checked against this host: links, address, key file.`,
+A node file is also checked against this host: links, address, key file.
+
+With --ha-dir it reads Heartbeat's ha.cf, haresources and authkeys in DIR, and prints
+what becomes of each line: kept, translated, replaced, ignored or refused. What
+depends on this host (its name, devices, services) is warned of; the agent refuses it.`,
 		Example: `  hanode validate /etc/hanode/hanode.hcl
   hanode validate hanode.hcl --skip-host    # a file meant for another host
-  hanode validate web.hcl --json`,
+  hanode validate web.hcl --json
+  hanode validate --ha-dir /etc/ha.d`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if kind != "" && kind != "node" && kind != "cluster" {
 				return fmt.Errorf("--as is %q; it must be node or cluster", kind)
 			}
-			return cobra.ExactArgs(1)(cmd, args)
+			return ha.args(cmd, args, cobra.ExactArgs(1))
 		},
 		ValidArgsFunction: completeFiles("hcl"),
 		RunE: func(_ *cobra.Command, args []string) error {
-			v, err := validate(args[0], kind, skipHost)
-			if err != nil {
+			var v *validation
+			var err error
+			if ha.dir != "" {
+				v = validateHeartbeat(ha, skipHost)
+			} else if v, err = validate(args[0], kind, skipHost); err != nil {
 				return err
 			}
 			err = report(a, v, nil, a.validationText)
@@ -59,6 +70,7 @@ A node file is also checked against this host: links, address, key file.`,
 	}
 	cmd.Flags().StringVar(&kind, "as", "", "node or cluster (default: by what the file holds)")
 	cmd.Flags().BoolVar(&skipHost, "skip-host", false, "do not check a node file against this host")
+	ha.flags(cmd)
 	_ = cmd.RegisterFlagCompletionFunc("as", cobra.FixedCompletions([]string{"node", "cluster"}, cobra.ShellCompDirectiveNoFileComp))
 	return a.withJSON(cmd)
 }
@@ -109,6 +121,10 @@ func (v *validation) add(err error) error {
 }
 
 func (a *app) validationText(v *validation) {
+	if v.Kind == kindHeartbeat {
+		a.heartbeatText(v)
+		return
+	}
 	for _, d := range v.Findings {
 		a.printf("%s: %s", d.Severity, d)
 	}

@@ -142,6 +142,10 @@ func TestFromPassphrases(t *testing.T) {
 	if a.secrets[0] == a.secrets[1] || len(a.Gossip()) != 2 {
 		t.Fatal("keys", a)
 	}
+	again, err := Parse("written", a.Text())
+	if err != nil || len(again.secrets) != 2 || again.secrets[0] != a.secrets[0] || again.secrets[1] != a.secrets[1] {
+		t.Fatal("the key file that they make:", again, err)
+	}
 	for _, bad := range [][]string{nil, {""}, {"x", "x"}, {"a", ""}} {
 		if _, err := FromPassphrases(bad...); err == nil {
 			t.Errorf("%q was accepted", bad)

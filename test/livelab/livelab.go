@@ -46,6 +46,10 @@ type Options struct {
 	Joins   []string // hosts of Names that are no founders: init or join is up to the test
 	Disks   bool     // each data_dir is on a Disk of its own; takes root
 	Cgroups bool     // each agent is in a Cgroup of its own; takes root
+	// HADir has Heartbeat's files, which the agents run instead of node files of their own:
+	// each in a mount and UTS namespace, with its name for a hostname, a hosts file that
+	// knows all names, and a /var/lib of its own. "" = node files.
+	HADir string
 	// Through starts the agent of a node by another command, which becomes it.
 	Through map[string][]string
 }
@@ -160,6 +164,9 @@ func (n *Node) furnish() (err error) {
 	if n.c.opts.Cgroups {
 		n.Cgroup, err = netlab.NewCgroup()
 	}
+	if n.c.opts.HADir != "" && err == nil {
+		err = copyFiles(n.c.opts.HADir, n.HAFiles())
+	}
 	return err
 }
 
@@ -238,6 +245,14 @@ func (n *Node) StartAgent() error {
 	}
 	defer func() { _ = log.Close() }() // the child has its own
 	args := append(slices.Clone(n.c.opts.Through[n.Node]), n.c.opts.Binary, "agent", "--config", n.file)
+	if n.c.opts.HADir != "" {
+		hosts, err := n.asHost()
+		if err != nil {
+			return err
+		}
+		args = append(slices.Clone(n.c.opts.Through[n.Node]), "unshare", "--mount", "--uts", "sh", "-euc", asHost, "sh",
+			n.Node, hosts, n.DataDir(), n.c.opts.Binary, "--socket", n.Socket, "agent", "--ha-dir", n.HAFiles())
+	}
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Stdout, cmd.Stderr = log, log
 	p, err := n.Start(cmd)
@@ -250,6 +265,43 @@ func (n *Node) StartAgent() error {
 	}
 	return nil
 }
+
+// asHost becomes its fourth argument and those after it on a host called $1, with the
+// hosts file $2 and /var/lib/hanode being $3.
+const asHost = `hostname "$1"
+mount --bind "$2" /etc/hosts
+mount -t tmpfs tmpfs /var/lib
+mkdir /var/lib/hanode
+mount --bind "$3" /var/lib/hanode
+shift 3
+exec "$@"`
+
+// asHost writes the node's hosts file and makes what is mounted.
+func (n *Node) asHost() (hosts string, err error) {
+	hosts = filepath.Join(n.Dir, "hosts")
+	text := "127.0.0.1 localhost\n"
+	for i, name := range n.c.opts.Names {
+		text += fmt.Sprintf("10.0.0.%d %s\n", i+1, name)
+	}
+	return hosts, errors.Join(os.MkdirAll(n.DataDir(), 0o700), os.WriteFile(hosts, []byte(text), 0o644))
+}
+
+// copyFiles copies the files of a folder to a new one, for their owner only.
+func copyFiles(from, to string) error {
+	list, err := os.ReadDir(from)
+	if err != nil {
+		return err
+	}
+	errs := []error{os.MkdirAll(to, 0o700)}
+	for _, f := range list {
+		text, err := os.ReadFile(filepath.Join(from, f.Name()))
+		errs = append(errs, err, os.WriteFile(filepath.Join(to, f.Name()), text, 0o600))
+	}
+	return errors.Join(errs...)
+}
+
+// HAFiles is the folder of this node's own copy of Heartbeat's files.
+func (n *Node) HAFiles() string { return filepath.Join(n.Dir, "ha.d") }
 
 // LogFile is where the agent's output goes.
 func (n *Node) LogFile() string { return filepath.Join(n.Dir, "log") }
