@@ -25,6 +25,16 @@ func differing(theirs, theirText, ours, ourText string) string {
 		theirs, resourcesDigest(theirText), ours, resourcesDigest(ourText), strings.Join(lines, " | "))
 }
 
+// uneven shows with whom this host cannot found a cluster; over means that nothing is
+// founded any more.
+func (a *Agent) uneven(texts []string, over bool) {
+	if len(texts) == 0 || over {
+		a.problems.clear("haresources-differ")
+		return
+	}
+	a.problems.set("haresources-differ", strings.Join(texts, "; "))
+}
+
 // resourcesDigest is short enough to be compared by eye.
 func resourcesDigest(text string) string {
 	return fmt.Sprintf("%x", sha256.Sum256([]byte(text)))[:digestLength]

@@ -214,6 +214,7 @@ func (a *Agent) decide(ctx context.Context) (bootstrap bool, err error) {
 	digest := a.cfg.Digest()
 	for ctx.Err() == nil {
 		fresh, member := 1, ""
+		var uneven []string // whose haresources differ from ours, and where
 		for _, n := range a.cfg.Nodes {
 			if n.Name == a.cfg.Name {
 				continue
@@ -231,11 +232,12 @@ func (a *Agent) decide(ctx context.Context) (bootstrap bool, err error) {
 			case h.Digest != digest:
 				a.problems.set("founders-differ", fmt.Sprintf("%s has another list of founders, timing or port (digest %.8s, here %.8s)", n.Name, h.Digest, digest))
 			case h.Resources != a.cfg.Resources:
-				a.problems.set("haresources-differ", differing(n.Name, h.Resources, a.cfg.Name, a.cfg.Resources))
+				uneven = append(uneven, differing(n.Name, h.Resources, a.cfg.Name, a.cfg.Resources))
 			case h.State == peer.Fresh || h.State == peer.Founding:
 				fresh++
 			}
 		}
+		a.uneven(uneven, member != "")
 		switch {
 		case member != "":
 			// A second host of one name would take the live one's place in raft.
@@ -250,7 +252,7 @@ func (a *Agent) decide(ctx context.Context) (bootstrap bool, err error) {
 		case fresh >= len(a.cfg.Nodes)/2+1 && (a.member == nil || a.member.Founder):
 			a.log.Info("founding the cluster", "founders", len(a.cfg.Nodes), "agreeing", fresh)
 			a.problems.clear("founders-differ")
-			a.problems.clear("haresources-differ")
+			a.uneven(nil, true)
 			a.founding.Store(true)
 			return true, a.disk.setNumber(1)
 		}
