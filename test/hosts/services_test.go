@@ -108,6 +108,17 @@ func servicesLab(t *testing.T) *services {
 	return s
 }
 
+// settled is the story's, of this group.
+func (s *services) settled() {
+	s.t.Helper()
+	s.serves("primary")
+	s.alive()
+	for _, unit := range []string{"apache2", "smbd"} {
+		s.primary.says("active", "systemctl", "is-active", unit)
+		s.secondary.says("inactive", "systemctl", "is-active", unit)
+	}
+}
+
 // sign is one beacon.
 type sign struct {
 	at         time.Time
