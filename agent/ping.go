@@ -52,7 +52,9 @@ func (a *Agent) startPings() {
 	if ask == nil {
 		ask = icmpEcho
 	}
+	a.pings.mu.Lock() // the links' loop runs already
 	a.pings.last = map[string]clock.Instant{}
+	a.pings.mu.Unlock()
 	for _, p := range a.cfg.Ping {
 		for _, host := range p.Hosts {
 			a.goLoop(func(ctx context.Context) { a.pingLoop(ctx, host, ask) })
