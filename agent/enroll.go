@@ -144,7 +144,7 @@ func setAsideOld(cfg *config.Node, tok trust.Token) (string, error) {
 		return "", err
 	}
 	defer func() { _ = f.Close() }()
-	to := fmt.Sprintf("%s.old-%s", cfg.DataDir, time.Now().UTC().Format("20060102T150405"))
+	to := fmt.Sprintf("%s.old-%s", cfg.DataDir, time.Now().UTC().Format("20060102T150405.000000000"))
 	if err := os.Rename(cfg.DataDir, to); err != nil {
 		return "", fmt.Errorf("set the old data_dir aside: %w", err)
 	}

@@ -113,7 +113,7 @@ func assess(cfg *config.Node, st *fsm.State, at cluster.Position) (r Recovery, e
 
 // backUp copies a data_dir beside itself, whole and on the disk, before it is changed.
 func backUp(dir string) (string, error) {
-	to := fmt.Sprintf("%s.before-recover-%s", dir, time.Now().UTC().Format("20060102T150405"))
+	to := fmt.Sprintf("%s.before-recover-%s", dir, time.Now().UTC().Format("20060102T150405.000000000"))
 	if err := os.CopyFS(to, os.DirFS(dir)); err != nil {
 		return "", fmt.Errorf("back up %s: %w; nothing was changed", dir, err)
 	}

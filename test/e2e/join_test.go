@@ -302,6 +302,9 @@ func (k *killer) killVoter(_ string, begin func()) {
 	k.led()
 	k.do(n.StartAgent())
 	k.await("", time.Now(), 60*time.Second, func() bool {
+		if k.members(n.Node) == nil {
+			return false // its agent does not answer yet
+		}
 		ms := k.members("arbiter")
 		for _, name := range []string{"primary", "secondary", "arbiter"} {
 			if ms[name].State != api.MemberAlive {
