@@ -416,3 +416,23 @@ func TestFounderKnowsWhoJoined(t *testing.T) {
 		l.until("it is held again", 20*time.Second, l.held("primary"))
 	})
 }
+
+// A node that left and joined again replays the end of its first membership at each
+// start. That is no reason to leave again.
+func TestAnEarlierMembershipHasEnded(t *testing.T) {
+	for _, tt := range []struct {
+		n    *fsm.Node
+		disk uint64
+		want bool
+	}{
+		{nil, 1, false},
+		{&fsm.Node{Disk: 1}, 1, false},
+		{&fsm.Node{Disk: 1, Removed: true}, 1, true},
+		{&fsm.Node{Disk: 1, Removed: true}, 2, false},
+		{&fsm.Node{Disk: 2, Removed: true}, 2, true},
+	} {
+		if got := membershipEnded(tt.n, tt.disk); got != tt.want {
+			t.Errorf("%+v, directory %d: %v", tt.n, tt.disk, got)
+		}
+	}
+}

@@ -605,7 +605,7 @@ func (a *Agent) watchState(ctx context.Context) {
 		gone := false
 		a.machine.View(func(s *fsm.State) {
 			n := s.Nodes[a.cfg.Name]
-			gone = n != nil && n.Removed
+			gone = membershipEnded(n, a.disk.number())
 		})
 		if gone {
 			a.once.Do(func() { close(a.removed) })
@@ -619,3 +619,7 @@ func (a *Agent) watchState(ctx context.Context) {
 		}
 	}
 }
+
+// membershipEnded reports that the membership of this data directory is over. A log that is replayed
+// passes the end of an earlier one, whose directory had a lower number.
+func membershipEnded(n *fsm.Node, disk uint64) bool { return n != nil && n.Removed && n.Disk >= disk }
