@@ -229,7 +229,6 @@ type killer struct {
 	*world
 	rng     *rand.Rand
 	note    string
-	token   string
 	kills   int
 	longest time.Duration
 }

@@ -220,7 +220,7 @@ func TestOutputOfANodeThatIsGone(t *testing.T) {
 	x.do(x.Get("secondary").PowerCut())
 	x.groupSays(t, "web", []string{"secondary is not heard by arbiter, so what it ran and printed is not known"})
 	x.do(x.Get("arbiter").PowerCut())
-	st := &api.Status{}
+	var st *api.Status
 	for end := time.Now().Add(10 * time.Second); ; time.Sleep(100 * time.Millisecond) {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		st, _ = x.Get("primary").API().Status(ctx, "web")

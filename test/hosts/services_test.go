@@ -218,7 +218,7 @@ func TestServicesMove(t *testing.T) {
 		s.arbiter.run("hanode", "move", "web", to.Name())
 		took = append(took, time.Since(begin))
 		s.beacons(from.Name(), to.Name())
-		rest := ""
+		var rest string
 		for end := time.Now().Add(3 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 			if rest = from.leftovers(); rest == "" || time.Now().After(end) {
 				break
