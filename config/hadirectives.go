@@ -132,9 +132,9 @@ func haTimeDirectives() []haDirective {
 	return []haDirective{
 		{"keepalive", "a time", "1", AnswerKept, "`timing { keepalive }`.", "", func(l *haLine) { l.timed(&l.keepalive, false) }},
 		{"deadtime", "a time", "30", AnswerKept, "`timing { deadtime }`; more than twice keepalive. Above 60 s it is 60 s, the longest lease the kernel guard honours.", "", func(l *haLine) { l.timed(&l.deadtime, true) }},
-		{"warntime", "a time", "deadtime / 2", AnswerKept, "`timing { warntime }`.", "", func(l *haLine) { l.timed(&l.haCf.warntime, false) }},
-		{"initdead", "a time", "deadtime above 10 s, 12 s for one below 6 s, else twice deadtime", AnswerKept, "`timing { initdead }`; at least deadtime. It is not waited out once all hosts are up.", "", func(l *haLine) { l.timed(&l.haCf.initdead, true) }},
-		{"deadping", "a time", "deadtime", AnswerKept, "How long a ping node may be silent before it counts as dead.", "", func(l *haLine) { l.time(&l.haCf.deadping, true); l.timeTo("deadping", l.haCf.deadping) }},
+		{"warntime", "a time", "deadtime / 2", AnswerKept, "`timing { warntime }`.", "", func(l *haLine) { l.timed(&l.warntime, false) }},
+		{"initdead", "a time", "deadtime above 10 s, 12 s for one below 6 s, else twice deadtime", AnswerKept, "`timing { initdead }`; at least deadtime. It is not waited out once all hosts are up.", "", func(l *haLine) { l.timed(&l.initdead, true) }},
+		{"deadping", "a time", "deadtime", AnswerKept, "How long a ping node may be silent before it counts as dead.", "", func(l *haLine) { l.time(&l.deadping, true); l.timeTo("deadping", l.deadping) }},
 	}
 }
 
