@@ -107,7 +107,9 @@ func TestLeaderIsReplaced(t *testing.T) {
 					if trigger && took > bound {
 						t.Errorf("it took %v, more than %v", took, bound)
 					}
-					if !trigger && (took < time.Second || took > f.more+10*time.Second) {
+					// Its followers may have heard of it last some hundred milliseconds before:
+					// an idle leader rests.
+					if !trigger && (took < 700*time.Millisecond || took > f.more+10*time.Second) {
 						t.Errorf("raft alone took %v: the trigger is not off, or raft's timers do not work", took)
 					}
 					time.Sleep(5 * time.Second)

@@ -525,6 +525,7 @@ func TestRebootedNodeLeaves(t *testing.T) {
 		defer l.close()
 		l.startAll()
 		l.well(20 * time.Second)
+		l.leadBy("arbiter")
 		l.hosts["third"].powerCut()
 		// At once: before the group is somebody else's.
 		if _, err := l.on("primary").propose(t.Context(), fsm.Command{SetGroups: &fsm.SetGroups{Groups: []spec.Group{web}}}); err != nil {
