@@ -173,7 +173,7 @@ func haWatchDirectives() []haDirective {
 		{"failfast", "`USER PROGRAM ARGUMENT...`", "", AnswerKept, "As `respawn`, but if the program ends this host gives its groups up.", "", func(l *haLine) { l.program(true) }},
 		{"env", "`NAME=VALUE`", "", AnswerKept, "Environment of what `respawn` starts, with HA_ before the name.", "", (*haLine).environment},
 		{"watchdog", "`DEVICE`", "", AnswerKept, "The device is tickled only while the lease is valid, or nothing is held.", "", func(l *haLine) {
-			if l.haCf.watchdog != "" || len(l.words) > 1 {
+			if l.watchdog != "" || len(l.words) > 1 {
 				l.refuse(finding{what: "watchdog is given twice", allowed: "Heartbeat refuses that too", remedy: "remove one of them"})
 				return
 			}
@@ -182,7 +182,7 @@ func haWatchDirectives() []haDirective {
 					l.refuse(finding{what: fmt.Sprintf("watchdog is %s", quote(text)), allowed: "it takes the path of a device, such as /dev/watchdog"})
 					return
 				}
-				l.haCf.watchdog = text
+				l.watchdog = text
 				l.to("watchdog = %q", text)
 			}
 		}},
@@ -194,17 +194,17 @@ func haWatchDirectives() []haDirective {
 func haLogDirectives() []haDirective {
 	return []haDirective{
 		{"logfacility", "a syslog facility, or `none`", "", AnswerKept, "`syslog`: the log goes to that facility as well as to the journal.", "", (*haLine).logFacility},
-		{"logfile", "`FILE`", "", AnswerKept, "`log_file`: the log, without debug messages, is written there as well.", "", func(l *haLine) { l.logTo(&l.haCf.logfile, "log_file") }},
-		{"debugfile", "`FILE`", "", AnswerKept, "`debug_file`: the log, with debug messages, is written there as well.", "", func(l *haLine) { l.logTo(&l.haCf.debugfile, "debug_file") }},
+		{"logfile", "`FILE`", "", AnswerKept, "`log_file`: the log, without debug messages, is written there as well.", "", func(l *haLine) { l.logTo(&l.logfile, "log_file") }},
+		{"debugfile", "`FILE`", "", AnswerKept, "`debug_file`: the log, with debug messages, is written there as well.", "", func(l *haLine) { l.logTo(&l.debugfile, "debug_file") }},
 		{"debug", "0 to 255", "0", AnswerTranslated, "`log_level = \"debug\"` if it is above 0.", "", func(l *haLine) {
 			if n, ok := l.number(0, 255); ok {
-				l.haCf.debug = n
+				l.debug = n
 				l.to("log_level = %q", map[bool]string{true: "debug", false: "info"}[n > 0])
 			}
 		}},
 		{"use_logd", "a boolean", "on, if nothing else says where to log", AnswerReplaced, "Syslog and the files get the log from a queue, so that nothing waits for them.", "nothing waits for syslog or a file", func(l *haLine) {
 			if v, ok := l.flag(); ok {
-				l.haCf.useLogd = &v
+				l.useLogd = &v
 			}
 		}},
 		{"conn_logd_time", "a time", "60", AnswerIgnored, "There is no log daemon.", "there is no log daemon", func(l *haLine) { l.time(new(haTime), false) }},
@@ -212,7 +212,7 @@ func haLogDirectives() []haDirective {
 		{"log_badpack", "a boolean", "on", AnswerReplaced, "Bad packets are counted in `/metrics`.", "bad packets are counted in /metrics", func(l *haLine) { l.flag() }},
 		{"realtime", "a boolean", "on", AnswerKept, "`realtime`.", "", func(l *haLine) {
 			if v, ok := l.flag(); ok {
-				l.haCf.realtime = &v
+				l.realtime = &v
 				l.to("realtime = %v", v)
 			}
 		}},
@@ -325,17 +325,17 @@ func (l *haLine) autoFailback() {
 	v, isBool := haBool(text)
 	switch {
 	case isBool && v:
-		l.haCf.failback = "on"
+		l.failback = "on"
 	case isBool:
-		l.haCf.failback = "off"
+		l.failback = "off"
 	case lower(text) == "legacy":
-		l.haCf.failback = "legacy"
+		l.failback = "legacy"
 		l.warn(finding{what: "auto_failback legacy is deprecated", allowed: "groups go back to their first node as soon as it is up", remedy: "write auto_failback on"})
 	default:
 		l.refuse(finding{what: fmt.Sprintf("auto_failback is %s", quote(text)), allowed: "it takes on, off or legacy", remedy: didYouMean(lower(text), []string{"on", "off", "legacy"})})
 		return
 	}
-	l.to("failback = %q", map[bool]string{true: "on", false: "off"}[l.haCf.failback != "off"])
+	l.to("failback = %q", map[bool]string{true: "on", false: "off"}[l.failback != "off"])
 }
 
 func (l *haLine) pacemaker() {
@@ -386,7 +386,7 @@ func (l *haLine) udpPort() {
 		})
 	default:
 		if n, ok := l.number(1, 65534); ok {
-			l.haCf.port = n
+			l.port = n
 			l.to("port = %d", n)
 		}
 	}

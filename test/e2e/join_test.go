@@ -270,7 +270,7 @@ func (k *killer) led() {
 func (k *killer) killJoin() {
 	k.t.Helper()
 	third := k.Get("third")
-	tok := k.world.token("secondary")
+	tok := k.token("secondary")
 	var out, errs strings.Builder
 	args := []string{"join", "10.0.0.1", "10.0.0.2", "--token", tok}
 	if _, err := os.Stat(third.DataDir()); err == nil {
