@@ -423,9 +423,9 @@ func TestForeignService(t *testing.T) {
 	x := form(t, livelab.Options{Groups: d.group("", "")})
 	d.x = x
 	x.holds("primary")
-	x.says("secondary", `exec "svc" of web runs here, and the cluster did not start it`, 0)
+	x.says("secondary", `secondary: the cluster did not start exec "svc" of web, and it is there`, 0)
 	time.Sleep(3 * time.Second)
-	if out, _ := x.hanode("primary", 0, "status"); strings.Contains(out, "primary: exec") {
+	if out, _ := x.hanode("primary", 0, "status"); strings.Contains(out, "primary: the cluster") {
 		t.Errorf("the owner's own is reported:\n%s", out)
 	}
 	if !d.runs("secondary") {
