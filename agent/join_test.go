@@ -436,3 +436,21 @@ func TestAnEarlierMembershipHasEnded(t *testing.T) {
 		}
 	}
 }
+
+// An emptied founder knows the founders from its file. Who leads may be none of them.
+func TestEmptiedFounderFindsALeaderThatJoined(t *testing.T) {
+	joinStory(t, []string{"primary", "secondary", "arbiter"}, []string{"third", "fourth"}, func(t *testing.T, l *lab) {
+		for _, n := range []string{"third", "fourth"} {
+			if _, err := l.hosts[n].join(l.token("primary"), JoinOptions{}, "primary", nil); err != nil {
+				t.Fatal(err)
+			}
+			l.hosts[n].start()
+		}
+		l.until("five vote", time.Minute, l.allVote("primary", "secondary", "arbiter", "third", "fourth"))
+		l.hosts["arbiter"].powerCut()
+		l.hosts["arbiter"].loseDisk()
+		l.leadBy("third")
+		l.hosts["arbiter"].start()
+		l.until("it votes again", 20*time.Second, func() bool { return l.votes("arbiter", 2) })
+	})
+}

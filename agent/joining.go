@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -280,8 +281,13 @@ func (a *Agent) rejoin(ctx context.Context, via string) error {
 	if err != nil {
 		return err
 	}
+	names := append([]string{via}, a.others()...)
+	if h, err := a.hello(ctx, via); err == nil {
+		names = append(names, h.Voters...) // who leads may have joined since the file was written
+	}
+	slices.Sort(names[1:])
 	var errs []error
-	for _, name := range append([]string{via}, a.others()...) {
+	for _, name := range slices.Compact(names) {
 		if name == a.cfg.Name || name == "" {
 			continue
 		}
