@@ -51,10 +51,10 @@ func (s *simRun) lookAt(l *lab, off, on *host) {
 	}
 	defer func() { <-off.power }()
 	off.mu.Lock()
-	dark, last := off.off, off.agent
+	dark, knows := off.off, off.agent != nil && off.ready
 	off.mu.Unlock()
 	a, sys := on.running()
-	if a == nil || a.disk == nil || sys.isFrozen() || last == nil || last.disk == nil {
+	if a == nil || sys.isFrozen() || !knows {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
@@ -88,7 +88,7 @@ func (s *simRun) lookAt(l *lab, off, on *host) {
 func (h *host) fork() fork {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.agent != nil && h.agent.disk != nil {
+	if h.agent != nil && h.ready { // its disk is open
 		if f := h.agent.disk.fork(); f.newer(h.forked) {
 			h.forked = f
 		}
@@ -103,7 +103,7 @@ func (c *chaos) otherIsComplete(h *host) bool {
 	for _, o := range c.order {
 		if o != h {
 			a, _ := o.running()
-			return a != nil && a.disk != nil && a.node.Load() != nil && a.disk.recovering() == nil && a.complete()
+			return a != nil && a.node.Load() != nil && a.disk.recovering() == nil && a.complete()
 		}
 	}
 	return false
