@@ -122,30 +122,38 @@ func (d *disk) save() error {
 	return atomicfile.Write(d.path(identityFile), b)
 }
 
+// change edits the identity: on the disk, or not at all.
+func (d *disk) change(edit func(*identity)) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	old := d.id
+	edit(&d.id)
+	if d.id == old {
+		return nil
+	}
+	if err := d.save(); err != nil {
+		d.id = old
+		return err
+	}
+	return nil
+}
+
 // asking names the request for the next number. A new one is on the disk before it is
 // used.
 func (d *disk) asking() (string, error) {
+	err := d.change(func(id *identity) {
+		if id.Asking == "" {
+			id.Asking = rand.Text()
+		}
+	})
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.id.Asking == "" {
-		d.id.Asking = rand.Text()
-		if err := d.save(); err != nil {
-			d.id.Asking = ""
-			return "", err
-		}
-	}
-	return d.id.Asking, nil
+	return d.id.Asking, err
 }
 
 // joinsWith notes the token that this directory joins with.
 func (d *disk) joinsWith(token string) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.id.Token == token {
-		return nil
-	}
-	d.id.Token = token
-	return d.save()
+	return d.change(func(id *identity) { id.Token = token })
 }
 
 // number is which data directory this is; 0 = not a raft server yet.
@@ -164,26 +172,12 @@ func (d *disk) generation() uint64 {
 
 // reaches notes a generation before anything of it counts; it never goes back.
 func (d *disk) reaches(generation uint64) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if generation <= d.id.Generation {
-		return nil
-	}
-	old := d.id.Generation
-	d.id.Generation = generation
-	if err := d.save(); err != nil {
-		d.id.Generation = old
-		return err
-	}
-	return nil
+	return d.change(func(id *identity) { id.Generation = max(id.Generation, generation) })
 }
 
 // giveUp notes that a later generation began without this directory.
 func (d *disk) giveUp() error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.id.GivenUp = true
-	return d.save()
+	return d.change(func(id *identity) { id.GivenUp = true })
 }
 
 func (d *disk) givenUp() bool {
@@ -192,12 +186,7 @@ func (d *disk) givenUp() bool {
 	return d.id.GivenUp
 }
 
-func (d *disk) setNumber(n uint64) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.id.Disk, d.id.Asking, d.id.GivenUp = n, "", false
-	return d.save()
-}
+func (d *disk) setNumber(n uint64) error { return d.joined(n, d.fork()) }
 
 // bootIs reports whether this data directory took part already since the host booted.
 func (d *disk) bootIs(host string) bool {
@@ -207,13 +196,7 @@ func (d *disk) bootIs(host string) bool {
 }
 
 func (d *disk) setBoot(host string) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.id.Boot == host {
-		return nil
-	}
-	d.id.Boot = host
-	return d.save()
+	return d.change(func(id *identity) { id.Boot = host })
 }
 
 // recovering is a copy of what is noted about going on alone; nil = nothing.
@@ -240,50 +223,21 @@ func (d *disk) steppedOut() bool {
 }
 
 func (d *disk) setSteppedOut(on bool) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.id.SteppedOut == on {
-		return nil
-	}
-	d.id.SteppedOut = on
-	err := d.save()
-	if err != nil {
-		d.id.SteppedOut = !on
-	}
-	return err
+	return d.change(func(id *identity) { id.SteppedOut = on })
 }
 
 // setFork notes that this node goes on alone from here.
 func (d *disk) setFork(f fork, r *recovery) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	old := d.id
-	d.id.Fork, d.id.Recovering = f, r
-	err := d.save()
-	if err != nil {
-		d.id = old
-	}
-	return err
+	return d.change(func(id *identity) { id.Fork, id.Recovering = f, r })
 }
 
 // joined notes the number that the cluster gave, and where that cluster forked.
 func (d *disk) joined(n uint64, f fork) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.id.Disk, d.id.Asking, d.id.Fork = n, "", f
-	return d.save()
+	return d.change(func(id *identity) { id.Disk, id.Asking, id.Fork, id.GivenUp = n, "", f, false })
 }
 
 func (d *disk) setRecovering(r *recovery) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	old := d.id.Recovering
-	d.id.Recovering = r
-	err := d.save()
-	if err != nil {
-		d.id.Recovering = old
-	}
-	return err
+	return d.change(func(id *identity) { id.Recovering = r })
 }
 
 func (d *disk) close() error { return d.lock.Close() }
