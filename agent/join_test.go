@@ -454,3 +454,27 @@ func TestEmptiedFounderFindsALeaderThatJoined(t *testing.T) {
 		l.until("it votes again", 20*time.Second, func() bool { return l.votes("arbiter", 2) })
 	})
 }
+
+// A node that leaves while another one's disk is lost would leave half of the votes
+// behind: the owner goes on undisturbed, and the membership ends once the other is back.
+func TestLeaveWaitsForALostDisk(t *testing.T) {
+	story(t, func(t *testing.T, l *lab) {
+		l.leadBy("primary")
+		done := l.silence(vipA)
+		l.hosts["secondary"].powerCut()
+		l.hosts["secondary"].loseDisk()
+		time.Sleep(2 * l.tm.Deadtime)
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		if err := l.on("arbiter").Leave(ctx); err == nil {
+			t.Error("it left, and one of two votes is on a disk that is gone")
+		}
+		if longest, _ := done(); longest > time.Millisecond {
+			t.Errorf("the healthy owner was silent for %v", longest)
+		}
+		l.hosts["secondary"].start()
+		l.until("secondary votes again", 20*time.Second, func() bool { return l.votes("secondary", 2) })
+		l.until("arbiter left", 20*time.Second, l.hosts["arbiter"].hasLeft)
+		l.until("two vote", 20*time.Second, l.allVote("primary", "secondary"))
+	})
+}

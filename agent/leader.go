@@ -307,6 +307,7 @@ func (a *Agent) members(ctx context.Context) error {
 		in[s.Name] = s
 	}
 	heard := a.ears.all()
+	var leaving *fsm.Node
 	for _, name := range st.NodeNames() {
 		node := st.Nodes[name]
 		s, ok := in[name]
@@ -325,12 +326,18 @@ func (a *Agent) members(ctx context.Context) error {
 			return err
 		case ok && s.Voter && !st.Voters.Has(name) && name == a.cfg.Name:
 			return a.pass(n, st, in)
+		case ok && s.Voter && !st.Voters.Has(name) && !a.canCommit(st, votersBut(in, name), heard):
+			// Not yet: it is needed.
 		case ok && s.Voter && !st.Voters.Has(name):
 			a.log.Info("taking the vote of a server that is no lease voter any more", "node", name)
 			return n.Demote(s.ID)
-		case node.Leaving:
-			return a.endMembership(ctx, n, st, node, ok)
+		case node.Leaving && leaving == nil:
+			leaving = node
 		}
+	}
+	if leaving != nil { // after the rest: it may have to wait for who comes back
+		_, ok := in[leaving.Name]
+		return a.endMembership(ctx, n, st, leaving, ok)
 	}
 	if !st.Maintenance {
 		if next, why := failover.NextVoters(a.voterInputs(n, a.inputs())); next != nil {
@@ -344,6 +351,30 @@ func (a *Agent) members(ctx context.Context) error {
 // applied what a voter must have.
 func (a *Agent) caughtUp(node *fsm.Node, h heard) bool {
 	return h.beat.Ready && h.beat.Ref == node.Ref() && a.host.Clock.Now().Elapsed(h.at) < a.timing().Deadtime
+}
+
+// canCommit reports whether a majority of names is up and has caught up. A vote is
+// taken only where those that remain can go on: else the loss of a disk, which one vote
+// more would have borne, stops raft or the leases for good.
+func (a *Agent) canCommit(st *fsm.State, names []string, heard map[string]heard) bool {
+	up := 0
+	for _, v := range names {
+		if n := st.Nodes[v]; n != nil && a.caughtUp(n, heard[v]) {
+			up++
+		}
+	}
+	return up > len(names)/2
+}
+
+// votersBut are the servers with a vote in raft, less one.
+func votersBut(in map[string]cluster.Member, name string) []string {
+	var out []string
+	for v, m := range in {
+		if m.Voter && v != name {
+			out = append(out, v)
+		}
+	}
+	return out
 }
 
 // alone: one server votes, and only one more could now. Of two, the loss of either stops
@@ -410,12 +441,16 @@ func mustStay(node *fsm.Node, g *fsm.Group, w fsm.Wait) bool {
 }
 
 // changeVoters is R7: the next list only after a majority of the previous list's
-// voters reports that it has applied the current one, plus the largest bound.
+// voters reports that it has applied the current one, plus the largest bound. Nobody is
+// dropped from it whose vote is needed.
 func (a *Agent) changeVoters(ctx context.Context, n *cluster.Node, st *fsm.State, names []string, why string) error {
 	now := a.host.Clock.Now()
+	heard := a.ears.all()
+	if !st.Manual && len(names) < len(st.Voters.Names) && !a.canCommit(st, names, heard) {
+		return nil // not yet
+	}
 	if st.Voters.Version > 1 && !st.Manual { // there no lease comes from votes
 		have := 0
-		heard := a.ears.all()
 		for _, v := range st.Previous.Names {
 			if heard[v].beat.Applied == st.Voters.Version {
 				have++
