@@ -112,9 +112,7 @@ func Start(cfg Config) (*Node, error) {
 	})
 	n := &Node{cfg: cfg, disk: newDiskWatch(cfg.Stores)}
 	n.disk.stored = func() { n.trans.idle.move() }
-	n.trans = newTransport(inner, ServerID(cfg.Name, cfg.Disk), cfg.Name, func(node string) bool {
-		return !n.hung() && (cfg.Reachable == nil || cfg.Reachable(node))
-	}, cfg.Settled)
+	n.trans = newTransport(inner, ServerID(cfg.Name, cfg.Disk), cfg.Name, n.hung, cfg.Reachable, cfg.Settled)
 	rc := raft.DefaultConfig()
 	rc.LocalID = raft.ServerID(ServerID(cfg.Name, cfg.Disk))
 	rc.HeartbeatTimeout, rc.ElectionTimeout, rc.LeaderLeaseTimeout = raftTimeout, raftTimeout, raftLease

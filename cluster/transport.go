@@ -100,6 +100,7 @@ func (a nodeAddr) String() string { return string(a) }
 type transport struct {
 	*raft.NetworkTransport
 	id, name  string
+	hung      func() bool            // a leader that is must fall silent
 	reachable func(node string) bool // nil = always
 	settled   func(node string) bool // nil = never
 	idle      idle
@@ -110,8 +111,8 @@ type transport struct {
 	wg        sync.WaitGroup
 }
 
-func newTransport(inner *raft.NetworkTransport, id, name string, reachable, settled func(string) bool) *transport {
-	t := &transport{NetworkTransport: inner, id: id, name: name, reachable: reachable, settled: settled, ch: make(chan raft.RPC), done: make(chan struct{})}
+func newTransport(inner *raft.NetworkTransport, id, name string, hung func() bool, reachable, settled func(string) bool) *transport {
+	t := &transport{NetworkTransport: inner, id: id, name: name, hung: hung, reachable: reachable, settled: settled, ch: make(chan raft.RPC), done: make(chan struct{})}
 	t.wg.Go(func() {
 		for {
 			select {
@@ -131,34 +132,56 @@ func newTransport(inner *raft.NetworkTransport, id, name string, reachable, sett
 
 func (t *transport) Consumer() <-chan raft.RPC { return t.ch }
 
-// lookAgain is how often an append to a silent node looks whether it is back.
-const lookAgain = 10 * time.Millisecond
+// lookAgain is how often an append to a silent node looks whether it is back, tryAnyway
+// how often it is sent unheard.
+const (
+	lookAgain = 10 * time.Millisecond
+	tryAnyway = time.Second
+)
 
 // AppendEntries waits for a node that is not heard instead of failing: raft doubles
 // its pause after each failure up to ten seconds, so a node that was away for a
 // minute would be left behind for that long after its return. The wait ends when
-// the node is heard, when the term of the request is over, or with the transport. An
-// append that says nothing new to a settled node is not sent; see idle.go.
+// the node is heard, when the term of the request is over, or with the transport. Now and
+// then it is sent all the same: a node that was away may not know yet that its beats are
+// for this one, and learns it from this log alone. An append that says nothing new to a
+// settled node is not sent; see idle.go.
 func (t *transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	if t.settled != nil && t.settled(string(to)) {
 		if done, err := t.rest(id, args, resp); done {
 			return err
 		}
 	}
-	for t.reachable != nil && !t.reachable(string(to)) {
-		select {
-		case <-t.done:
-			return raft.ErrTransportShutdown
-		case <-time.After(lookAgain):
+	for {
+		heard, err := t.await(string(to), args.Term)
+		if err != nil {
+			return err
 		}
-		if r := t.raft.Load(); r != nil && r.CurrentTerm() > args.Term {
-			return fmt.Errorf("append to %s: term %d is over", to, args.Term)
+		begin := time.Now()
+		err = redial(func() error { return t.NetworkTransport.AppendEntries(id, to, args, resp) })
+		if err == nil || heard {
+			t.idle.note(id, args, resp, err, begin)
+			return err
 		}
 	}
-	begin := time.Now()
-	err := redial(func() error { return t.NetworkTransport.AppendEntries(id, to, args, resp) })
-	t.idle.note(id, args, resp, err, begin)
-	return err
+}
+
+// await waits while this node hangs, and until the other one is heard, or for tryAnyway.
+func (t *transport) await(to string, term uint64) (heard bool, err error) {
+	for end := time.Now().Add(tryAnyway); ; {
+		hung, heard := t.hung(), t.reachable == nil || t.reachable(to)
+		if !hung && (heard || !time.Now().Before(end)) {
+			return heard, nil
+		}
+		select {
+		case <-t.done:
+			return false, raft.ErrTransportShutdown
+		case <-time.After(lookAgain):
+		}
+		if r := t.raft.Load(); r != nil && r.CurrentTerm() > term {
+			return false, fmt.Errorf("append to %s: term %d is over", to, term)
+		}
+	}
 }
 
 // rest holds an append back that would tell a settled follower nothing new; done: it
