@@ -599,3 +599,22 @@ func TestFollowerIsNotLeftBehind(t *testing.T) {
 		})
 	}
 }
+
+// TestFollowerThatIsNotHeardIsTold: a node that was away beats to the voters of the
+// list it knows, and only the log tells it of another list. A leader that sends it
+// nothing until it is heard waits for ever.
+func TestFollowerThatIsNotHeardIsTold(t *testing.T) {
+	bubble(t, 3, func(l *lab) {
+		lead := l.found()
+		away := l.other(lead)
+		l.silent.Store(&away.name)
+		l.net.Cut(away.name, "", "", true)
+		l.net.Cut("", away.name, "", true)
+		time.Sleep(time.Minute)
+		l.propose("meanwhile")
+		mark := must[uint64](t)(lead.Mark(l.t.Context()))
+		l.net.Heal() // and nobody hears it
+		d := l.until("it has caught up", func() bool { return away.m.Copy().Index >= mark })
+		t.Logf("caught up after %v", d)
+	})
+}

@@ -2,15 +2,18 @@ package e2e
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"hanode/api"
 	"hanode/internal/netlab"
 	"hanode/internal/trust"
 	"hanode/test/livelab"
@@ -42,6 +45,18 @@ func (x *world) says(node, want string, exit int) {
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
+}
+
+// well waits until status on a node knows of no problem, apart from what is the
+// matter with this machine: that it did not run an agent in time is shown for minutes.
+func (x *world) well(node string) {
+	x.t.Helper()
+	x.until("no problem on "+node, func() bool {
+		ctx, cancel := context.WithTimeout(x.t.Context(), time.Second)
+		defer cancel()
+		st, err := x.Get(node).Status(ctx)
+		return err == nil && st.Quorum && !slices.ContainsFunc(st.Problems, func(p api.StatusProblem) bool { return p.Code != "stalled" })
+	})
 }
 
 // Three ways not to belong: each is counted and named, and keeps nobody else from

@@ -5,11 +5,13 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"hanode/api"
 	"hanode/internal/netlab/watch"
 	"hanode/internal/trust"
 )
@@ -139,7 +141,8 @@ func TestAddressesOnly(t *testing.T) {
 			t.Errorf("%s has not the full guard:\n%s", h.Name(), out)
 		}
 	}
-	if st, err := s.status(s.primary); err != nil || len(st.Problems) > 0 {
+	// That this machine did not run an agent in time is shown for minutes.
+	if st, err := s.status(s.primary); err != nil || slices.ContainsFunc(st.Problems, func(p api.StatusProblem) bool { return p.Code != "stalled" }) {
 		t.Errorf("problems: %+v, %v", st, err)
 	}
 	w, err := watch.Start(s.Client.Host, "eth0", netip.MustParseAddr(vip), netip.MustParseAddr("10.77.0.250"), time.Millisecond)
