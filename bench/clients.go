@@ -22,11 +22,12 @@ const (
 	askLost  = time.Millisecond
 )
 
+const bareGroup = "group %q {\n  prefer = [\"primary\"]\n  failback = \"on\"\n  resource \"ip\" %q { dev = \"eth1\" }\n}\n"
+
 // clients measures what ordinary clients of a bare address see of a switchover and of a
-// power cut, over IPv4 and IPv6: two clients ask by UDP through their kernel.
+// power cut, over IPv4 and IPv6, a group each: two clients ask by UDP through their kernel.
 func clients(o options) error {
-	groups := fmt.Sprintf("group \"web\" {\n  prefer = [\"primary\"]\n  failback = \"on\"\n"+
-		"  resource \"ip\" \"%s/24\" { dev = \"eth1\" }\n  resource \"ip\" \"%s/64\" { dev = \"eth1\" }\n}\n", client4, client6)
+	groups := fmt.Sprintf(bareGroup, "web", client4+"/24") + fmt.Sprintf(bareGroup, "web6", client6+"/64")
 	return onClusterWith(o, livelab.Options{Groups: groups, Level: "info"}, "clients", func(c *livelab.Cluster) error {
 		if err := c.Client.AddAddr("eth0", netip.MustParsePrefix("fd77::250/64")); err != nil {
 			return err
@@ -34,19 +35,19 @@ func clients(o options) error {
 		for _, what := range []struct {
 			name        string
 			loses       bool // questions must be lost
-			fault, back func(*livelab.Cluster) error
+			fault, back func(c *livelab.Cluster, group string) error
 		}{
 			{"switchover", false, moveTo("secondary"), moveTo("primary")},
-			{"power cut", true, func(c *livelab.Cluster) error { return c.Get("primary").PowerCut() }, powerOn},
+			{"power cut", true, func(c *livelab.Cluster, _ string) error { return c.Get("primary").PowerCut() }, func(c *livelab.Cluster, _ string) error { return powerOn(c) }},
 		} {
-			for _, vip := range []string{client4, client6} {
+			for vip, group := range map[string]string{client4: "web", client6: "web6"} {
 				fmt.Printf("clients: %s, asked for %s each %v; lost of one question each %v\n", what.name, vip, askOften, askLost)
 				var f figures
 				for range o.runs {
-					if err := clientsOnce(c, netip.MustParseAddr(vip), what.fault, what.loses, &f); err != nil {
+					if err := clientsOnce(c, netip.MustParseAddr(vip), func() error { return what.fault(c, group) }, what.loses, &f); err != nil {
 						return err
 					}
-					if err := what.back(c); err != nil {
+					if err := what.back(c, group); err != nil {
 						return err
 					}
 				}
@@ -58,7 +59,7 @@ func clients(o options) error {
 	})
 }
 
-func clientsOnce(c *livelab.Cluster, vip netip.Addr, fault func(*livelab.Cluster) error, loses bool, f *figures) (err error) {
+func clientsOnce(c *livelab.Cluster, vip netip.Addr, fault func() error, loses bool, f *figures) (err error) {
 	if err := c.Settled(60 * time.Second); err != nil {
 		return err
 	}
@@ -87,7 +88,7 @@ func clientsOnce(c *livelab.Cluster, vip netip.Addr, fault func(*livelab.Cluster
 		return err
 	}
 	time.Sleep(300 * time.Millisecond)
-	err = fault(c)
+	err = fault()
 	time.Sleep(time.Second)
 	silence, lost := often.Stop(), counted.Stop()
 	if silence.Lost == silence.Sent || lost.Lost == lost.Sent {
@@ -103,13 +104,13 @@ func clientsOnce(c *livelab.Cluster, vip netip.Addr, fault func(*livelab.Cluster
 	return err
 }
 
-func moveTo(node string) func(*livelab.Cluster) error {
-	return func(c *livelab.Cluster) error {
+func moveTo(node string) func(c *livelab.Cluster, group string) error {
+	return func(c *livelab.Cluster, group string) error {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
 		cl := c.Get("arbiter").API()
 		defer cl.Close()
-		_, err := cl.Move(ctx, api.MoveRequest{Group: "web", To: node, Wait: 5 * time.Second})
+		_, err := cl.Move(ctx, api.MoveRequest{Group: group, To: node, Wait: 5 * time.Second})
 		return err
 	}
 }

@@ -86,6 +86,11 @@ func run(o options, what string) error {
 		o.dir = d
 		defer func() { _ = os.RemoveAll(d) }()
 	}
+	dir, err := filepath.Abs(o.dir) // the hosts' files name it
+	if err != nil {
+		return err
+	}
+	o.dir = dir
 	if o.binary == "" {
 		o.binary = filepath.Join(o.dir, "hanode")
 		if out, err := exec.Command("go", "build", "-o", o.binary, "./cmd/hanode").CombinedOutput(); err != nil {

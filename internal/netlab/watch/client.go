@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"runtime"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -35,18 +36,31 @@ func StartAnswers(h *netlab.Host) (*Answers, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start the service of %s: %w", h.Name(), err)
 	}
-	raw, err := s.conn.SyscallConn()
-	if err == nil {
-		var failed error
-		err = raw.Control(func(fd uintptr) { failed = unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1) })
-		err = errors.Join(err, failed)
-	}
+	err = control(s.conn, func(fd int) error {
+		return errors.Join(roomy(fd), unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1))
+	})
 	if err != nil {
 		_ = s.conn.Close()
 		return nil, fmt.Errorf("start the service of %s: %w", h.Name(), err)
 	}
 	go s.serve()
 	return s, nil
+}
+
+// control runs fn on the socket of c.
+func control(c syscall.Conn, fn func(fd int) error) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	return errors.Join(raw.Control(func(fd uintptr) { failed = fn(int(fd)) }), failed)
+}
+
+// roomy has a socket keep what comes for a second or more, on a machine so busy that
+// nobody reads it meanwhile: late is not lost.
+func roomy(fd int) error {
+	return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 16<<20)
 }
 
 func (s *Answers) serve() {
@@ -88,9 +102,13 @@ type asking struct {
 // StartClient asks the Answers at to from h each interval. Stop ends it.
 func StartClient(h *netlab.Host, to netip.Addr, every time.Duration) (*Client, error) {
 	c := &Client{every: every, quit: make(chan struct{})}
-	err := h.Do(func() (err error) {
-		c.conn, err = net.Dial("udp", netip.AddrPortFrom(to, AnswersPort).String())
-		return err
+	err := h.Do(func() error {
+		conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(to, AnswersPort)))
+		if err != nil {
+			return err
+		}
+		c.conn = conn
+		return control(conn, roomy)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("ask %v from %s: %w", to, h.Name(), err)
