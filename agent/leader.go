@@ -344,7 +344,7 @@ func (a *Agent) members(ctx context.Context) error {
 			return a.changeVoters(ctx, n, st, next, why)
 		}
 	}
-	return a.preferIdleLeader(n, st, heard)
+	return a.preferIdleLeader(n, st)
 }
 
 // caughtUp reports whether a node says now, as its registration of record, that it has
@@ -478,7 +478,7 @@ func (a *Agent) changeVoters(ctx context.Context, n *cluster.Node, st *fsm.State
 
 // preferIdleLeader moves leadership to a voter that owns nothing, so that the
 // death of an owner is not the death of the leader too.
-func (a *Agent) preferIdleLeader(n *cluster.Node, st *fsm.State, _ map[string]heard) error {
+func (a *Agent) preferIdleLeader(n *cluster.Node, st *fsm.State) error {
 	a.lead.mu.Lock()
 	leads := a.lead.leads
 	a.lead.mu.Unlock()
