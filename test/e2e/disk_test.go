@@ -112,7 +112,7 @@ func sickDisk(t *testing.T, c diskCase, kind func(*testing.T) *filesystem, probl
 	})
 	t.Logf("%s is shown after %v", problem, on.Sub(begin))
 	x.leads(func(who string) bool { return who != sick })
-	for range 10 { // it stays so for a while, and everybody can give commands
+	for range 4 { // it stays so for a while, and everybody can give commands
 		for _, n := range x.Nodes {
 			x.pin(n.Node)
 		}
