@@ -22,9 +22,10 @@ import (
 var fast = spec.Profiles["fast"]
 
 // story tells one story in virtual time on a cluster of primary, secondary and
-// arbiter that was just founded.
+// arbiter that was just founded. Stories run side by side: each has its own time.
 func story(t *testing.T, tell func(t *testing.T, l *lab)) {
 	t.Helper()
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		l := newLab(t, fast, "primary", "secondary", "arbiter")
 		defer l.close()
