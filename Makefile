@@ -8,10 +8,10 @@ FOR      ?= 0
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race lint fmt fuzz e2e e2e-hosts hosts-tools robustness bench demo sim model generate docs deb rpm ci clean
+.PHONY: help build test race lint fmt fuzz e2e e2e-hosts hosts-tools robustness bench bench-heartbeat demo sim model generate docs deb rpm ci clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## the binary, in bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/hanode ./cmd/hanode
@@ -53,6 +53,11 @@ hosts-tools: # what e2e-hosts boots hosts with; only where apt-get is, and as ro
 
 bench: ## medians of the outage of each fault, RUNS (20) runs each
 	$(GO) run ./bench -runs $(or $(RUNS),20) $(ARGS)
+
+bench-heartbeat: ## the old story beside Debian's heartbeat, RUNS (3) times, 1.5 minutes each (root; installs heartbeat)
+	@if ! [ -x /usr/libexec/heartbeat/heartbeat ] && command -v apt-get >/dev/null; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends heartbeat net-tools; fi
+	$(GO) run ./bench -what heartbeat -runs $(or $(RUNS),3)
 
 robustness: ## real clusters under every fault, RUNS (7) runs each, with a table
 	$(GO) test -count 1 -v -timeout 0 -run TestMatrix ./test/robustness -args -robust.runs $(or $(RUNS),7) $(ARGS)

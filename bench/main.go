@@ -1,8 +1,8 @@
 // Command bench measures hanode on hosts made of network namespaces: the
 // client-visible outage of each fault, seen from outside, run by run.
 //
-// It prints every run, then the median and the largest. Peers are measured beside
-// it by the scripts in this folder.
+// It prints every run, then the median and the largest. Debian's heartbeat is measured
+// beside it by `-what heartbeat`.
 package main
 
 import (
@@ -46,6 +46,7 @@ var measurements = map[string]func(options) error{
 	"many":      many,
 	"clients":   clients,
 	"stranger":  stranger,
+	"heartbeat": story,
 }
 
 // longOr is how long the measurement lasts.
@@ -57,13 +58,18 @@ func main() {
 	flag.IntVar(&o.labs, "labs", 1, "clusters side by side, for sigstop20 and rolling")
 	flag.StringVar(&o.profile, "profile", "fast", "timing profile")
 	what := flag.String("what", "power,leader,move",
-		"comma-separated: power, leader, move, stop, kill, link, carrier, idle, sigstop20, rolling, rolling9, busy, guard, stale, many, clients, stranger")
+		"comma-separated: power, leader, move, stop, kill, link, carrier, idle, sigstop20, rolling, rolling9, busy, guard, stale, many, clients, stranger, heartbeat (takes root and Debian's heartbeat)")
 	flag.StringVar(&o.binary, "binary", "", "the hanode binary; empty = build it")
 	flag.StringVar(&o.dir, "dir", "", "keep the logs in this folder")
 	flag.DurationVar(&o.lasts, "for", 0, "how long busy and idle last (0 = 30m, 20s)")
 	flag.IntVar(&o.loops, "loops", 4, "busy loops of busy")
 	flag.IntVar(&o.vips, "vips", 1000, "addresses of many")
+	serve := flag.Int("serve", 0, "be a service of the hosts of heartbeat, on this port")
 	flag.Parse()
+	if *serve > 0 {
+		fmt.Fprintln(os.Stderr, serveName(*serve))
+		os.Exit(1)
+	}
 	if !netlab.Isolated() {
 		code, err := netlab.Reexec(os.Args[1:], nil)
 		if err != nil {

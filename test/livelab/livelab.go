@@ -50,6 +50,8 @@ type Options struct {
 	// each in a mount and UTS namespace, with its name for a hostname, a hosts file that
 	// knows all names, and a /var/lib of its own. "" = node files.
 	HADir string
+	// Unnamed has the hosts file of such a host know its own name only, as Debian writes it.
+	Unnamed bool
 	// Through starts the agent of a node by another command, which becomes it.
 	Through map[string][]string
 }
@@ -279,14 +281,23 @@ exec "$@"`
 // asHost writes the node's hosts file and makes what is mounted.
 func (n *Node) asHost() (hosts string, err error) {
 	hosts = filepath.Join(n.Dir, "hosts")
-	text := "127.0.0.1 localhost\n"
-	for i, name := range n.c.opts.Names {
-		text += fmt.Sprintf("10.0.0.%d %s\n", i+1, name)
+	err = os.MkdirAll(n.DataDir(), 0o700)
+	if n.c.opts.Unnamed {
+		return hosts, errors.Join(err, os.WriteFile(hosts, fmt.Appendf(nil, "127.0.0.1 localhost\n127.0.1.1 %s\n", n.Node), 0o644))
 	}
-	return hosts, errors.Join(os.MkdirAll(n.DataDir(), 0o700), os.WriteFile(hosts, []byte(text), 0o644))
+	return hosts, errors.Join(err, writeHosts(hosts, n.c.opts.Names))
 }
 
-// copyFiles copies the files of a folder to a new one, for their owner only.
+// writeHosts writes a hosts file that knows the hosts of a lab.
+func writeHosts(file string, names []string) error {
+	text := "127.0.0.1 localhost\n"
+	for i, name := range names {
+		text += fmt.Sprintf("10.0.0.%d %s\n", i+1, name)
+	}
+	return os.WriteFile(file, []byte(text), 0o644)
+}
+
+// copyFiles copies the files of a folder to a new one, for their owner only; no folders.
 func copyFiles(from, to string) error {
 	list, err := os.ReadDir(from)
 	if err != nil {
@@ -294,6 +305,9 @@ func copyFiles(from, to string) error {
 	}
 	errs := []error{os.MkdirAll(to, 0o700)}
 	for _, f := range list {
+		if f.IsDir() {
+			continue
+		}
 		text, err := os.ReadFile(filepath.Join(from, f.Name()))
 		errs = append(errs, err, os.WriteFile(filepath.Join(to, f.Name()), text, 0o600))
 	}
