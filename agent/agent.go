@@ -411,7 +411,7 @@ func (a *Agent) openNetwork(undo *stopper) error {
 	}
 	g, err := gossip.Start(gossip.Config{
 		Name: a.cfg.Name, Cluster: a.cfg.Cluster, Network: a.host.Network, Port: a.cfg.Port, Keys: a.keys,
-		Clock: a.host.Clock, Grid: a.grid, Look: a.cfg.Timing.Keepalive, LinkDead: a.linkDead(), Seeds: seeds, Peers: a.disk.loadPeers(), Save: a.disk.savePeers,
+		Clock: a.host.Clock, Grid: a.grid, Look: a.cfg.Timing.Keepalive, LinkDead: a.linkDead(), Seeds: seeds, Discover: a.cfg.Discover, Peers: a.disk.loadPeers(), Save: a.disk.savePeers,
 		Generation: a.disk.generation, Superseded: a.superseded, Handle: a.handle, Log: a.log,
 	})
 	if err != nil {

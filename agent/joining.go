@@ -28,9 +28,14 @@ const (
 	alpnPeer = "hanode-peer/1"
 )
 
+// seeds are the addresses of all members; the zero Addr where none is known.
 func (a *Agent) seeds() (map[string]netip.Addr, error) {
 	out := map[string]netip.Addr{}
 	for _, n := range a.everyone() {
+		if n.Address == "" { // to be found on the links
+			out[n.Name] = netip.Addr{}
+			continue
+		}
 		ad, err := netip.ParseAddr(n.Address)
 		if err != nil {
 			return nil, fmt.Errorf("address of node %s: %w", n.Name, err)
@@ -387,7 +392,7 @@ func (a *Agent) unheard(node string) (time.Duration, bool) {
 
 // found writes the cluster's first entry.
 func (a *Agent) found(ctx context.Context) error {
-	c := fsm.Found{Cluster: a.cfg.Cluster, Digest: a.cfg.Digest(), Timing: a.cfg.Timing, Nodes: a.cfg.Nodes, Manual: a.cfg.Manual(), Tokens: a.member.tokens()}
+	c := fsm.Found{Cluster: a.cfg.Cluster, Digest: a.cfg.Digest(), Timing: a.cfg.Timing, Nodes: a.located(), Manual: a.cfg.Manual(), Tokens: a.member.tokens()}
 	for i, n := range a.cfg.Nodes {
 		if i < maxVoters {
 			c.Voters = append(c.Voters, n.Name)
@@ -403,6 +408,17 @@ func (a *Agent) found(ctx context.Context) error {
 		err = errors.New(res.Rejected)
 	}
 	return err
+}
+
+// located are the founders, with the addresses that were found where none is written.
+func (a *Agent) located() []spec.Node {
+	out := slices.Clone(a.cfg.Nodes)
+	for i, n := range out {
+		if links := a.gossip.Links(n.Name); n.Address == "" && len(links) > 0 && links[0].Address.IsValid() {
+			out[i].Address = links[0].Address.String()
+		}
+	}
+	return out
 }
 
 // alone refuses to go on while another host answers to this node's name. After a

@@ -1,6 +1,8 @@
 package config
 
 import (
+	"slices"
+
 	"github.com/hashicorp/hcl/v2/hclwrite"
 	"github.com/zclconf/go-cty/cty"
 
@@ -43,13 +45,18 @@ func FormatNode(n *Node, named bool) []byte {
 	text("watchdog", n.Watchdog, "")
 	body.AppendNewline()
 	for _, dev := range n.Links {
-		body.AppendNewBlock("link", []string{dev})
+		link := body.AppendNewBlock("link", []string{dev}).Body()
+		if slices.Contains(n.Discover, dev) {
+			link.SetAttributeValue("discover", cty.True)
+		}
 	}
 	formatTiming(body, n)
 	for _, f := range n.Nodes {
 		body.AppendNewline()
 		node := body.AppendNewBlock("node", []string{f.Name}).Body()
-		node.SetAttributeValue("address", cty.StringVal(f.Address))
+		if f.Address != "" {
+			node.SetAttributeValue("address", cty.StringVal(f.Address))
+		}
 		if f.Role != spec.RoleNode {
 			node.SetAttributeValue("role", cty.StringVal(string(f.Role)))
 		}

@@ -26,7 +26,7 @@ func (b *block) founders(n *Node) {
 	blocks := b.children("node", 1, nodeForm)
 	seen := founderSet{names: map[string]int{}, addrs: map[netip.Addr]*block{}}
 	for _, k := range blocks {
-		n.Nodes = append(n.Nodes, k.founder(seen))
+		n.Nodes = append(n.Nodes, k.founder(seen, len(n.Discover) > 0))
 		n.lines[nodeKey(k.label)] = k.line
 	}
 	b.quorum(n, blocks)
@@ -38,8 +38,8 @@ type founderSet struct {
 	addrs map[netip.Addr]*block
 }
 
-// founder reads one node block.
-func (b *block) founder(seen founderSet) spec.Node {
+// founder reads one node block. discover: it may be without an address.
+func (b *block) founder(seen founderSet, discover bool) spec.Node {
 	b.check(shape{keys: founderKeys})
 	out := spec.Node{Name: b.label, Role: spec.RoleNode}
 	if line, dup := seen.names[b.label]; dup {
@@ -69,8 +69,9 @@ func (b *block) founder(seen founderSet) spec.Node {
 
 	f := b.str("address")
 	switch {
+	case f.line == 0 && discover:
 	case f.line == 0:
-		b.add(b.line, finding{what: b.where + " has no address", remedy: `add address = "IP", its address on the first link`})
+		b.add(b.line, finding{what: b.where + " has no address", remedy: `add address = "IP", its address on the first link; or have it found there: link "DEVICE" { discover = true }`})
 	case f.set():
 		addr, bad := checkNodeAddress(f.v)
 		if b.refused(f.line, bad) {

@@ -77,7 +77,7 @@ func haDirectiveList() []haDirective {
 func haClusterDirectives() []haDirective {
 	return []haDirective{
 		{
-			"node", "`NAME...`", "", AnswerTranslated, "A `node` block each. A name is what `uname -n` says there, in lower case, or an address of the host; names are looked up in the hosts file and DNS, and the address on a link counts.", "", (*haLine).node,
+			"node", "`NAME...`", "", AnswerTranslated, "A `node` block each. A name is what `uname -n` says there, in lower case, or an address of the host; behind `bcast` and `mcast` that is enough; else names are looked up in the hosts file and DNS, and the address on a link counts.", "", (*haLine).node,
 		},
 		{
 			"witness", "`NAME ADDRESS`", "", AnswerTranslated, "hanode's own: a third vote on any small machine, which then runs the same files. A `node` block with `role = \"witness\"`.", "", (*haLine).witnessNode,
@@ -139,15 +139,15 @@ func haTimeDirectives() []haDirective {
 }
 
 func haMediaDirectives() []haDirective {
-	const link = "A `link` block each. Beats go to every host's address on that network by UDP unicast, encrypted."
+	const link = "A `link` block each, with `discover`. Beats go to every host's address on that network by UDP unicast, encrypted; the hosts find each other's by asking there, by broadcast."
 	return []haDirective{
 		{"bcast", "`DEVICE...`", "", AnswerTranslated, link, "", func(l *haLine) { l.devices() }},
 		{"udp", "`DEVICE...`", "", AnswerTranslated, "An old word for `bcast`.", "an old word for bcast", func(l *haLine) {
 			l.warn(finding{what: "udp is an old word", remedy: "write bcast"})
 			l.devices()
 		}},
-		{"mcast", "`DEVICE GROUP PORT TTL LOOP`", "", AnswerTranslated, "A `link` block for the device; the group, its port, ttl and loop have no use.", "", func(l *haLine) { l.multicast(false) }},
-		{"mcast6", "`DEVICE GROUP PORT HOPS LOOP`", "", AnswerTranslated, "A `link` block for the device; beats go by IPv4.", "", func(l *haLine) { l.multicast(true) }},
+		{"mcast", "`DEVICE GROUP PORT TTL LOOP`", "", AnswerTranslated, "The same as `bcast` for the device; the group, its port, ttl and loop have no use.", "", func(l *haLine) { l.multicast(false) }},
+		{"mcast6", "`DEVICE GROUP PORT HOPS LOOP`", "", AnswerTranslated, "The same as `bcast` for the device; beats go by IPv4.", "", func(l *haLine) { l.multicast(true) }},
 		{"ucast", "`DEVICE ADDRESS`", "", AnswerTranslated, "A `link` block for the device; the address tells which of a host's addresses to use. Lines with this host's own address say nothing.", "", func(l *haLine) { l.unicast(false) }},
 		{"ucast6", "`DEVICE ADDRESS`", "", AnswerTranslated, "A `link` block for the device; beats go by IPv4.", "", func(l *haLine) { l.unicast(true) }},
 		{"serial", "`TTY...`", "", AnswerIgnored, "hanode does not speak over serial lines: give it a second network. A file with no other medium is refused.", "hanode does not speak over serial lines; a second network does what it was for", (*haLine).serialLine},

@@ -333,6 +333,9 @@ func (b *haBuild) links(n *Node) {
 		if !slices.Contains(n.Links, l.dev) {
 			n.Links = append(n.Links, l.dev)
 		}
+		if l.kind != "ucast" && l.kind != "ucast6" && !slices.Contains(n.Discover, l.dev) {
+			n.Discover = append(n.Discover, l.dev)
+		}
 	}
 	if len(n.Links) == 1 {
 		b.put(b.cf.file, b.cf.medium, finding{
@@ -341,13 +344,44 @@ func (b *haBuild) links(n *Node) {
 	}
 }
 
-// founders finds the address of each node: on the first link on which all are known,
-// else on another device, which becomes a link too.
+// founders lists the nodes with their addresses. Where a medium speaks to everybody the
+// agent finds them, and those that are known already are those on the first link: the
+// hosts may know different names, and must agree on the links. Else each node is looked
+// for on the links that are there.
 func (b *haBuild) founders(n *Node) {
 	known := map[string][]netip.Addr{}
 	for _, node := range b.cf.nodes {
 		known[node.name] = b.addresses(node, n.Name)
 	}
+	var found map[string]netip.Addr
+	if len(n.Discover) > 0 {
+		found = b.on(n.Links[0], known, n.Name)
+	} else {
+		found = b.placed(n, known)
+	}
+	for _, node := range b.cf.nodes {
+		addr, ok := found[node.name]
+		_, isAddr := netip.ParseAddr(node.name)
+		if !ok && node.line > 0 && (len(n.Discover) == 0 || isAddr == nil) {
+			b.unfound(n, node, known[node.name])
+		}
+		f := spec.Node{Name: node.name, Role: spec.RoleNode}
+		if ok {
+			f.Address = addr.String()
+		}
+		n.Nodes = append(n.Nodes, f)
+		n.lines[nodeKey(node.name)] = node.line
+	}
+	for _, w := range b.cf.witness {
+		n.Nodes = append(n.Nodes, spec.Node{Name: w.name, Address: w.addr.String(), Role: spec.RoleWitness})
+		n.lines[nodeKey(w.name)] = w.line
+	}
+	b.votes(n)
+}
+
+// placed finds the address of each node: on the first link on which all are known, else
+// on another device, which becomes a link too.
+func (b *haBuild) placed(n *Node, known map[string][]netip.Addr) map[string]netip.Addr {
 	devs := slices.Clone(n.Links)
 	for _, dev := range sortedKeys(b.nets) {
 		if !slices.Contains(devs, dev) && dev != "lo" {
@@ -376,23 +410,7 @@ func (b *haBuild) founders(n *Node) {
 			n.Links = append([]string{best}, n.Links...)
 		}
 	}
-	for _, node := range b.cf.nodes {
-		addr, ok := found[node.name]
-		if !ok && node.line > 0 {
-			b.unfound(n, node, known[node.name])
-		}
-		f := spec.Node{Name: node.name, Role: spec.RoleNode}
-		if ok {
-			f.Address = addr.String()
-		}
-		n.Nodes = append(n.Nodes, f)
-		n.lines[nodeKey(node.name)] = node.line
-	}
-	for _, w := range b.cf.witness {
-		n.Nodes = append(n.Nodes, spec.Node{Name: w.name, Address: w.addr.String(), Role: spec.RoleWitness})
-		n.lines[nodeKey(w.name)] = w.line
-	}
-	b.votes(n)
+	return found
 }
 
 // addresses are those that a node may have, the loopback ones left out: Debian's hosts

@@ -263,6 +263,29 @@ func TestHeartbeatTimes(t *testing.T) {
 	}
 }
 
+// A medium that speaks to everybody takes no addresses.
+func TestHeartbeatDiscovers(t *testing.T) {
+	for cf, want := range map[string]string{
+		"bcast eth0\nnode ken3 kermit\n":                              "[eth0] [{ken3 10.0.0.1 node } {kermit  node }]", // nobody knows kermit
+		"mcast eth1 225.0.0.1 694 1 0\nbcast eth0\nnode ken3 kathy\n": "[eth1 eth0] [{ken3 192.168.1.1 node } {kathy  node }]",
+		"bcast eth0\nucast eth1 192.168.1.2\nnode ken3 kathy\n":       "[eth0] [{ken3 10.0.0.1 node } {kathy 10.0.0.2 node }]",
+	} {
+		dir := haDir(t, map[string]string{"ha.cf": cf, "haresources": ""})
+		hb, err := LoadHeartbeat(dir, newHAFake("ken3"), HAOptions{})
+		if err != nil || len(hb.OnHost) > 0 {
+			t.Fatal(cf, err, hb.OnHost)
+		}
+		if got := fmt.Sprint(hb.Node.Discover, " ", hb.Node.Nodes); got != want {
+			t.Errorf("%s: %s, want %s", cf, got, want)
+		}
+	}
+	// An address that is on no network is a mistake all the same.
+	dir := haDir(t, map[string]string{"ha.cf": "bcast eth0\nnode ken3 172.16.0.9\n", "haresources": ""})
+	if hb, _ := LoadHeartbeat(dir, newHAFake("ken3"), HAOptions{}); len(hb.OnHost) != 1 {
+		t.Errorf("on this host: %v", hb.OnHost)
+	}
+}
+
 // Both hosts come to the same founders, and so to the same digest.
 func TestHeartbeatHostsAgree(t *testing.T) {
 	for _, cf := range []string{
@@ -285,6 +308,11 @@ func TestHeartbeatHostsAgree(t *testing.T) {
 			}
 			if _, ok := hb.Node.Self(); !ok {
 				t.Errorf("%s: %s does not know itself", cf, host)
+			}
+			for i := range hb.Node.Nodes {
+				if len(hb.Node.Discover) > 0 { // each host knows others of them; the rest is found
+					hb.Node.Nodes[i].Address = ""
+				}
 			}
 			digests = append(digests, fmt.Sprint(hb.Node.Digest(), hb.Node.Links, hb.Node.Nodes))
 		}

@@ -34,6 +34,9 @@ type Node struct {
 	// Links are the heartbeat devices, the primary one first. Empty = the
 	// device that has this node's address.
 	Links []string
+	// Discover are those of Links on which nodes without an address are found by
+	// broadcast; nil = every node has one.
+	Discover []string
 	// Profile names the profile that Timing is; "" = explicit values.
 	Profile string
 	Timing  spec.Timing
@@ -42,7 +45,7 @@ type Node struct {
 	TwoNode string
 	// Nodes are the founders in the order of the file, 1 to MaxFounders, 2 only with
 	// TwoNode; none for a node that was made by init or join. Addresses are in canonical
-	// form, roles filled in.
+	// form, "" only with Discover; roles filled in.
 	Nodes []spec.Node
 	// GroupsFile is a cluster file applied once, when a new cluster forms;
 	// absolute; "" = none.
@@ -121,7 +124,8 @@ func (n *Node) Self() (spec.Node, bool) {
 
 // Digest is the hex SHA-256 over what founders must agree on before they found
 // a cluster: its name, the founders with address and role (in any order), the
-// timing, the port, and two_node.
+// timing, the port, and two_node. With Discover no address counts: each host knows
+// others.
 func (n *Node) Digest() string {
 	founders := slices.SortedFunc(slices.Values(n.Nodes), func(a, b spec.Node) int { return cmp.Compare(a.Name, b.Name) })
 	h := sha256.New()
@@ -129,6 +133,9 @@ func (n *Node) Digest() string {
 	t := n.Timing
 	_, _ = fmt.Fprintf(h, "timing %d %d %d %d\n", t.Keepalive, t.Warntime, t.Deadtime, t.Initdead)
 	for _, f := range founders {
+		if len(n.Discover) > 0 {
+			f.Address = "found on the links"
+		}
 		_, _ = fmt.Fprintf(h, "node %q %q %q", f.Name, f.Address, f.Role)
 		if f.Zone != "" {
 			_, _ = fmt.Fprintf(h, " zone %q", f.Zone)

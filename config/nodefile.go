@@ -205,7 +205,8 @@ func (b *block) links(n *Node) {
 	first := map[string]int{}
 	last := 0
 	for _, l := range b.children("link", 1, linkForm) {
-		l.check(shape{})
+		l.check(shape{keys: []string{"discover"}})
+		discover := l.flag("discover")
 		last = l.line
 		if line, dup := first[l.label]; dup {
 			b.add(l.line, finding{
@@ -219,6 +220,9 @@ func (b *block) links(n *Node) {
 			continue
 		}
 		n.Links = append(n.Links, l.label)
+		if discover.v && !discover.bad {
+			n.Discover = append(n.Discover, l.label)
+		}
 		n.lines[linkKey(l.label)] = l.line
 	}
 	if len(first) < 2 {

@@ -38,7 +38,9 @@ func newDirectory(cfg Config) *directory {
 	}
 	for name, a := range cfg.Seeds {
 		addrs := d.fit(d.get(name).to())
-		addrs[0] = a
+		if a.IsValid() {
+			addrs[0] = a
+		}
 		d.put(name, addrs)
 	}
 	return d
@@ -54,7 +56,15 @@ func (d *directory) put(name string, addrs []netip.Addr) {
 	d.add(name, len(d.links)).addrs.Store(&addrs)
 }
 
-func (d *directory) learn(name string, addrs []netip.Addr) {
+// learnOn is learn for one link; it reports whether the address is news.
+func (d *directory) learnOn(name string, link int, a netip.Addr) bool {
+	addrs := d.fit(nil)
+	addrs[link] = a
+	return d.learn(name, addrs)
+}
+
+// learn takes the addresses that are valid, and reports whether any is news.
+func (d *directory) learn(name string, addrs []netip.Addr) bool {
 	d.learning.Lock()
 	defer d.learning.Unlock()
 	got := d.fit(addrs)
@@ -65,10 +75,11 @@ func (d *directory) learn(name string, addrs []netip.Addr) {
 		}
 	}
 	if slices.Equal(got, d.get(name).to()) {
-		return
+		return false
 	}
 	d.put(name, got)
 	d.save()
+	return true
 }
 
 // save tells which addresses are known; learning is locked.

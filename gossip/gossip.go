@@ -28,7 +28,8 @@ import (
 	"hanode/internal/trust"
 )
 
-// Config is what Start needs. All fields but Peers, Look and Grid are required.
+// Config is what Start needs. All fields but Peers, Discover, Look and Grid are
+// required.
 type Config struct {
 	Name    string
 	Cluster string
@@ -43,8 +44,12 @@ type Config struct {
 	// of its own.
 	Look time.Duration
 	Grid *grid.Grid
-	// Seeds are addresses on the first link, by name: the founders.
+	// Seeds are addresses on the first link, by name: the founders. The zero Addr is one
+	// that is not known.
 	Seeds map[string]netip.Addr
+	// Discover are the links on which nodes that are known and not heard are asked for by
+	// broadcast; nil = none. Questions are answered on all.
+	Discover []string
 	// Peers are link addresses learned earlier, by name, one per link; Save is told
 	// when they change.
 	Peers map[string][]netip.Addr
@@ -171,6 +176,8 @@ func (g *Gossip) rejoin() {
 		select {
 		case <-g.stop:
 			return
+		case <-g.trans.asks.found:
+			g.joinMissing()
 		case <-tick.C:
 			if !g.cfg.noRejoin {
 				g.joinMissing()

@@ -1,6 +1,7 @@
 package gossip
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -41,6 +42,7 @@ type transport struct {
 	packets chan *memberlist.Packet
 	streams chan net.Conn
 	own     loopback // to this node itself
+	asks    *discovery
 
 	dialing context.Context // ends with hangUp
 	hangUp  context.CancelFunc
@@ -84,6 +86,7 @@ func newTransport(cfg Config, dir *directory) (*transport, error) {
 		return nil, fmt.Errorf("listen for gossip: %w", err)
 	}
 	t.listen = l
+	t.asks = newDiscovery(t)
 	return t, nil
 }
 
@@ -95,6 +98,7 @@ func (t *transport) start() {
 	t.wg.Go(t.accept)
 	t.wg.Go(t.readOwn)
 	t.wg.Go(t.prune)
+	t.wg.Go(t.asks.run)
 }
 
 func (t *transport) close() {
@@ -127,11 +131,16 @@ func (t *transport) read(link int, s netio.PacketConn) {
 			continue
 		}
 		t.count.Received.Add(1)
-		if n == 0 || buf[0] != laneByte {
+		switch {
+		case n > 0 && buf[0] == laneByte:
+			t.lane(opener, plain, buf[:n], link, from, answer)
+		case n > 0 && buf[0] == askByte:
+			if p, ok := t.open(opener, plain, buf[:n], from); ok {
+				t.asks.take(p, link, from)
+			}
+		default:
 			t.toMemberlist(buf[:n], from)
-			continue
 		}
-		t.lane(opener, plain, buf[:n], link, from, answer)
 	}
 }
 
@@ -153,17 +162,17 @@ func (t *transport) toMemberlist(b []byte, from netip.AddrPort) {
 	}
 }
 
-// lane opens a keepalive and hands it on. Whatever does not open changes nothing
-// but a counter.
-func (t *transport) lane(o *trust.Opener, plain, b []byte, link int, from netip.AddrPort, answer *Sender) {
+// open authenticates a datagram of ours, which begins with its kind and the cluster.
+// What does not open changes nothing but a counter.
+func (t *transport) open(o *trust.Opener, plain, b []byte, from netip.AddrPort) (p []byte, ok bool) {
 	if len(b) < laneHeader {
 		t.count.Malformed.Add(1)
-		return
+		return nil, false
 	}
-	if [laneHeader]byte(b[:laneHeader]) != t.head {
+	if !bytes.Equal(b[1:laneHeader], t.head[1:]) {
 		t.count.OtherCluster.Add(1)
 		t.foreign.note("other-cluster", from.Addr())
-		return
+		return nil, false
 	}
 	p, err := o.Open(plain[:0], b[:laneHeader], b[laneHeader:])
 	if err != nil {
@@ -173,6 +182,15 @@ func (t *transport) lane(o *trust.Opener, plain, b []byte, link int, from netip.
 		} else {
 			t.count.Malformed.Add(1)
 		}
+		return nil, false
+	}
+	return p, true
+}
+
+// lane opens a keepalive and hands it on.
+func (t *transport) lane(o *trust.Opener, plain, b []byte, link int, from netip.AddrPort, answer *Sender) {
+	p, ok := t.open(o, plain, b, from)
+	if !ok {
 		return
 	}
 	name, payload, ok := splitName(p)

@@ -3,6 +3,7 @@ package memnet
 import (
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -88,9 +89,9 @@ func (p *packetConn) WriteTo(b []byte, to netip.AddrPort) error {
 	}
 	switch {
 	case !p.h.paused:
-		p.n.transmit(p.h, p.at.link, d, to)
+		p.n.send(p.h, p.at.link, d, to)
 	case len(p.h.held) < socketPackets:
-		p.h.held = append(p.h.held, func() { p.n.transmit(p.h, p.at.link, d, to) })
+		p.h.held = append(p.h.held, func() { p.n.send(p.h, p.at.link, d, to) })
 	default:
 		p.n.stats.Overflow++
 	}
@@ -155,6 +156,27 @@ func (n *Net) transmit(h *Host, link int, d datagram, to netip.AddrPort) {
 			f.last = due
 		}
 		time.AfterFunc(wait, func() { n.arrive(d, to) })
+	}
+}
+
+// broadcast reaches every host on the link, the sender too, as on a host's socket.
+var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
+
+// send is transmit to one, or to everybody. Holds n.mu.
+func (n *Net) send(h *Host, link int, d datagram, to netip.AddrPort) {
+	if to.Addr() != broadcast {
+		n.transmit(h, link, d, to)
+		return
+	}
+	var all []netip.Addr
+	for a, p := range n.addrs {
+		if p.link == link {
+			all = append(all, a)
+		}
+	}
+	slices.SortFunc(all, netip.Addr.Compare) // a seed throws the dice in this order
+	for _, a := range all {
+		n.transmit(h, link, d, netip.AddrPortFrom(a, to.Port()))
 	}
 }
 

@@ -10,8 +10,9 @@ import (
 	"hanode/test/livelab"
 )
 
-// The file that most people have: two hosts and no third vote. It starts, an orderly
-// stop hands over, and a crash waits for a word.
+// The file that most people have: two hosts and no third vote, bcast, and no address of
+// the other one anywhere. It starts, an orderly stop hands over, and a crash waits for a
+// word.
 func TestHeartbeatTwoHosts(t *testing.T) {
 	dir := haFiles(t)
 	cf, err := os.ReadFile(filepath.Join(dir, "ha.cf"))
@@ -21,7 +22,7 @@ func TestHeartbeatTwoHosts(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "ha.cf"), []byte(strings.Replace(string(cf), "witness arbiter 10.0.0.3\n", "", 1)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	x := form(t, livelab.Options{HADir: dir, Groups: haGroups, Names: []string{"primary", "secondary"}})
+	x := form(t, livelab.Options{HADir: dir, Groups: haGroups, Names: []string{"primary", "secondary"}, Unnamed: true})
 	x.holds("primary")
 	p := x.Get("primary")
 	x.do(p.Agent().Signal(os.Interrupt))
