@@ -7,9 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"sync"
 	"syscall"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -150,7 +148,7 @@ func (h *host) Dial(ctx context.Context, link string, to netip.AddrPort) (net.Co
 	if err != nil {
 		return nil, fmt.Errorf("through %s: %w", link, err)
 	}
-	return c, nil
+	return quiet(c), nil
 }
 
 type controller = func(network, address string, c syscall.RawConn) error
@@ -192,59 +190,3 @@ func listenError(err error, proto, link string, port int) error {
 	}
 	return fmt.Errorf("listen on %s port %d of %s: %w", proto, port, link, err)
 }
-
-// udpConn adapts net.UDPConn, whose netip methods allocate nothing.
-type udpConn struct {
-	u   *net.UDPConn
-	raw syscall.RawConn
-}
-
-func (c udpConn) ReadFrom(buf []byte) (int, netip.AddrPort, error) {
-	return c.u.ReadFromUDPAddrPort(buf)
-}
-
-// WriteTo never waits. Datagrams to a neighbour that does not resolve stay in the
-// socket's buffer until ARP gives up; a writer that waited for room there would
-// stop the beats of every other link with it (a cut eth0 froze the agent 1.4 s).
-func (c udpConn) WriteTo(b []byte, to netip.AddrPort) error {
-	if len(b) == 0 || !to.Addr().Unmap().Is4() {
-		return fmt.Errorf("send %d bytes to %s: only IPv4 links are supported", len(b), to)
-	}
-	s := sends.Get().(*send)
-	defer sends.Put(s)
-	s.b, s.err = b, 0
-	s.to = unix.RawSockaddrInet4{Family: unix.AF_INET, Port: to.Port()<<8 | to.Port()>>8, Addr: to.Addr().Unmap().As4()}
-	err := c.raw.Write(s.fn)
-	s.b = nil
-	if err != nil {
-		return err
-	}
-	if s.err != 0 {
-		return os.NewSyscallError("sendto", s.err)
-	}
-	return nil
-}
-
-// send is one sendto; kept for the next one, so that a beat allocates nothing.
-type send struct {
-	b   []byte
-	to  unix.RawSockaddrInet4
-	err syscall.Errno
-	fn  func(fd uintptr) bool
-}
-
-var sends = sync.Pool{New: func() any {
-	s := &send{}
-	s.fn = s.once
-	return s
-}}
-
-// once always says "done", also where the kernel had no room: a beat is worth
-// nothing later.
-func (s *send) once(fd uintptr) bool {
-	_, _, s.err = unix.RawSyscall6(unix.SYS_SENDTO, fd, uintptr(unsafe.Pointer(&s.b[0])), uintptr(len(s.b)),
-		unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, uintptr(unsafe.Pointer(&s.to)), unix.SizeofSockaddrInet4)
-	return true
-}
-
-func (c udpConn) Close() error { return c.u.Close() }

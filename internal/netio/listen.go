@@ -157,6 +157,9 @@ func (p *part) run() {
 			}
 			continue
 		}
+		if err == nil {
+			c = quiet(c)
+		}
 		select {
 		case p.m.results <- accepted{c, err}:
 		case <-p.m.done:
