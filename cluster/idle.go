@@ -24,6 +24,14 @@ import (
 // count it as a proof of leadership, is not used at all (see DESIGN.md).
 const idleEvery = 250 * time.Millisecond
 
+// raft's heartbeats, each 100 to 200 ms, are appends that pass by a follower's disk. While
+// a follower acknowledges ordinary ones each idleEvery they tell it nothing: it counts
+// its time without a leader (a second) from either. So a heartbeat waits here while what
+// was last acknowledged is not older than this, and is sent as soon as it is: when a
+// disk hangs, or an append is on a stream that died. A leader that lost its followers
+// notices that much later, as above.
+const heartbeatAfter = idleEvery + 100*time.Millisecond
+
 // idle remembers what each follower acknowledged. Safe for concurrent use.
 type idle struct {
 	mu    sync.Mutex
@@ -85,8 +93,17 @@ func (i *idle) note(id raft.ServerID, req *raft.AppendEntriesRequest, resp *raft
 	}
 }
 
-// isHeartbeat: raft's heartbeats are appends that say nothing of the log, and go
-// through always.
+// beats is for how much longer a heartbeat to the follower need not be sent, and what
+// it would be answered; false: send it now.
+func (i *idle) beats(id raft.ServerID, req *raft.AppendEntriesRequest, now time.Time) (resp raft.AppendEntriesResponse, rest time.Duration, ok bool) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	a, known := i.last[id]
+	rest = heartbeatAfter - now.Sub(a.at)
+	return a.resp, rest, known && rest > 0 && isHeartbeat(req) && req.Term == a.req.Term && slices.Equal(req.Addr, a.req.Addr)
+}
+
+// isHeartbeat: raft's heartbeats are appends that say nothing of the log.
 func isHeartbeat(req *raft.AppendEntriesRequest) bool {
 	return req.PrevLogEntry == 0 && req.PrevLogTerm == 0 && len(req.Entries) == 0 && req.LeaderCommitIndex == 0
 }

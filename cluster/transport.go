@@ -145,10 +145,14 @@ const (
 // the node is heard, when the term of the request is over, or with the transport. Now and
 // then it is sent all the same: a node that was away may not know yet that its beats are
 // for this one, and learns it from this log alone. An append that says nothing new to a
-// settled node is not sent; see idle.go.
+// settled node is not sent, nor is a heartbeat beside appends; see idle.go.
 func (t *transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	if t.settled != nil && t.settled(string(to)) {
-		if done, err := t.rest(id, args, resp); done {
+		hold := t.rest
+		if isHeartbeat(args) {
+			hold = t.restHeartbeat
+		}
+		if done, err := hold(id, args, resp); done {
 			return err
 		}
 	}
@@ -206,6 +210,27 @@ func (t *transport) rest(id raft.ServerID, args *raft.AppendEntriesRequest, resp
 	}
 	*resp = known
 	return true, nil
+}
+
+// restHeartbeat holds a heartbeat back for as long as appends are acknowledged; done: one
+// was meanwhile, so that it need not be sent any more.
+func (t *transport) restHeartbeat(id raft.ServerID, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (done bool, err error) {
+	_, rest, ok := t.idle.beats(id, args, time.Now())
+	if !ok {
+		return false, nil
+	}
+	timer := time.NewTimer(rest)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-t.done:
+		return true, raft.ErrTransportShutdown
+	}
+	known, _, ok := t.idle.beats(id, args, time.Now())
+	if ok {
+		*resp = known
+	}
+	return ok, nil
 }
 
 // maxPool is how many idle connections raft keeps to each server.
