@@ -98,6 +98,7 @@ func (a *Agent) heldLoop(ctx context.Context) {
 	tick := a.grid.Ticker(tellNews)
 	defer tick.Stop()
 	var told cluster.Held
+	var seen cluster.Progress
 	var at time.Duration // since it was told
 	var saved time.Duration
 	for {
@@ -108,10 +109,13 @@ func (a *Agent) heldLoop(ctx context.Context) {
 			tick.Next()
 		}
 		at, saved = at+tellNews, saved+tellNews
-		if h := n.Held(); h != told || at >= tellAgain {
-			told, at = h, 0
-			others := without(a.raftVoters(n), a.cfg.Name)
-			a.gossip.Send(h.Encode([]byte{byte(lease.KindHeld)}), others...)
+		if p := n.Progress(); p != seen || at >= tellAgain {
+			seen = p
+			if h := n.Held(); h != told || at >= tellAgain {
+				told, at = h, 0
+				others := without(a.raftVoters(n), a.cfg.Name)
+				a.gossip.Send(h.Encode([]byte{byte(lease.KindHeld)}), others...)
+			}
 		}
 		if saved >= saveKnown {
 			saved = 0

@@ -72,6 +72,15 @@ func (n *Node) Held() Held {
 	return Held{Disk: n.cfg.Disk, Term: n.raft.CurrentTerm(), Position: n.Position()}
 }
 
+// Progress changes whenever what the disk holds gets further; where entries of a lost
+// leader are replaced by as many others, a moment later. Much cheaper to ask than Held.
+type Progress struct{ Term, Index, Commit uint64 }
+
+// Progress is where raft is now.
+func (n *Node) Progress() Progress {
+	return Progress{n.raft.CurrentTerm(), n.raft.LastIndex(), n.raft.CommitIndex()}
+}
+
 // Remembered reads what stores hold before raft is started on them (Disk is the
 // caller's to fill in), and who votes by the newest configuration there; nobody if
 // there is none.
