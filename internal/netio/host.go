@@ -107,11 +107,11 @@ func (h *host) ListenPacket(link string, port int) (PacketConn, error) {
 	}
 	u := c.(*net.UDPConn)
 	growBuffer(u)
-	raw, err := u.SyscallConn()
+	conn, err := newUDPConn(u)
 	if err != nil {
 		return nil, errors.Join(err, u.Close())
 	}
-	return udpConn{u, raw}, nil
+	return conn, nil
 }
 
 // growBuffer asks for a larger receive buffer, beyond the system's limit if we

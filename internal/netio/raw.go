@@ -22,8 +22,16 @@ import (
 
 // udpConn adapts net.UDPConn.
 type udpConn struct {
-	u   *net.UDPConn
-	raw syscall.RawConn
+	u    *net.UDPConn
+	raw  syscall.RawConn
+	read *receive // the one reader's
+}
+
+func newUDPConn(u *net.UDPConn) (udpConn, error) {
+	raw, err := u.SyscallConn()
+	r := &receive{}
+	r.fn = r.once
+	return udpConn{u, raw, r}, err
 }
 
 // ReadFrom waits for a datagram; what buf has no room for is cut off.
@@ -31,8 +39,7 @@ func (c udpConn) ReadFrom(buf []byte) (int, netip.AddrPort, error) {
 	if len(buf) == 0 {
 		return 0, netip.AddrPort{}, errors.New("receive into an empty buffer")
 	}
-	r := receives.Get().(*receive)
-	defer receives.Put(r)
+	r := c.read
 	r.b = buf
 	err := c.raw.Read(r.fn)
 	r.b = nil
@@ -54,12 +61,6 @@ type receive struct {
 	err  syscall.Errno
 	fn   func(fd uintptr) bool
 }
-
-var receives = sync.Pool{New: func() any {
-	r := &receive{}
-	r.fn = r.once
-	return r
-}}
 
 // once says "done" unless there is nothing to read yet.
 func (r *receive) once(fd uintptr) bool {
@@ -97,7 +98,7 @@ func (c udpConn) WriteTo(b []byte, to netip.AddrPort) error {
 	return nil
 }
 
-// send is one sendto; kept for the next one, as receive is.
+// send is one sendto, kept for the next one as well; there may be several writers.
 type send struct {
 	b   []byte
 	to  unix.RawSockaddrInet4
