@@ -237,7 +237,7 @@ func TestDocsCommands(t *testing.T) {
 
 // check says what is wrong with the command, or "".
 func (c command) check(exists func(string) bool, help func([]string) (string, error)) string {
-	var name string
+	var name, sub string // of `key rotate`, rotate
 	var flags []string
 	for _, w := range c.words {
 		switch {
@@ -246,6 +246,8 @@ func (c command) check(exists func(string) bool, help func([]string) (string, er
 			flags = append(flags, f)
 		case name == "" && len(flags) == 0:
 			name = w
+		case sub == "" && len(flags) == 0:
+			sub = w
 		}
 	}
 	switch {
@@ -255,6 +257,9 @@ func (c command) check(exists func(string) bool, help func([]string) (string, er
 		return "there is no such command"
 	}
 	text, err := help(slices.DeleteFunc([]string{name}, func(s string) bool { return s == "" }))
+	if err == nil && sub != "" && regexp.MustCompile(`(?m)^  `+regexp.QuoteMeta(sub)+` `).MatchString(text) {
+		text, err = help([]string{name, sub})
+	}
 	if err != nil {
 		return err.Error()
 	}

@@ -91,7 +91,7 @@ func (s service) joinOnce(ctx context.Context, q peer.JoinRequest) (peer.Admissi
 	case res.Rejected != "":
 		return peer.Admission{}, errors.New(res.Rejected)
 	}
-	adm := peer.Admission{By: a.cfg.Name, Disk: res.Disk, Wall: a.host.Clock.Wall(), Key: a.keys.Text()}
+	adm := peer.Admission{By: a.cfg.Name, Disk: res.Disk, Wall: a.host.Clock.Wall(), Key: a.keys.Keys().Text()}
 	a.machine.View(func(st *fsm.State) { adm.Nodes, adm.Timing, adm.Generation = members(st), st.Timing, st.Generation })
 	return adm, nil
 }
@@ -99,7 +99,7 @@ func (s service) joinOnce(ctx context.Context, q peer.JoinRequest) (peer.Admissi
 // CreateToken makes a token that lets one node in until ttl has passed.
 func (a *Agent) CreateToken(ctx context.Context, ttl time.Duration) (*api.Token, error) {
 	now := a.host.Clock.Wall()
-	t := a.keys.NewToken(a.cfg.Cluster)
+	t := a.keys.Keys().NewToken(a.cfg.Cluster)
 	kept := fsm.Token{ID: t.ID, Hash: t.Hash(), Made: now, Expires: now.Add(ttl)}
 	if err := a.commit(ctx, fsm.Command{AddToken: &fsm.AddToken{Token: kept}}); err != nil {
 		return nil, err

@@ -49,7 +49,7 @@ type Agent struct {
 	opts Options
 	log  *slog.Logger
 	host *Host
-	keys *trust.Keys
+	keys keyring
 	disk *disk
 	born clock.Instant
 	grid *grid.Grid // of what this agent does again and again
@@ -246,6 +246,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	a.goLoop(a.rosterLoop)
 	a.goLoop(a.joinLoop)
 	a.goLoop(a.fitLoop)
+	a.goLoop(a.keyLoop)
 	a.goLoop(a.probeOwn)
 	a.goLoop(a.superviseLoop)
 	a.goLoop(a.watchdogLoop)
@@ -361,7 +362,7 @@ func (a *Agent) bootHost(undo *stopper) error {
 		return err
 	}
 	undo.add("claim", release)
-	if a.keys, err = a.cfg.LoadKeys(); err != nil {
+	if err := a.keys.load(a.cfg); err != nil {
 		return err
 	}
 	if a.kernel, err = a.host.Kernel(a.cfg.DataDir, a.grid, a.problems.set); err != nil {
@@ -410,7 +411,7 @@ func (a *Agent) openNetwork(undo *stopper) error {
 		return err
 	}
 	g, err := gossip.Start(gossip.Config{
-		Name: a.cfg.Name, Cluster: a.cfg.Cluster, Network: a.host.Network, Port: a.cfg.Port, Keys: a.keys,
+		Name: a.cfg.Name, Cluster: a.cfg.Cluster, Network: a.host.Network, Port: a.cfg.Port, Keys: a.keys.Ring,
 		Clock: a.host.Clock, Grid: a.grid, Look: a.cfg.Timing.Keepalive, LinkDead: a.linkDead(), Seeds: seeds, Discover: a.cfg.Discover, Peers: a.disk.loadPeers(), Save: a.disk.savePeers,
 		Generation: a.disk.generation, Superseded: a.superseded, Handle: a.handle, Log: a.log,
 	})

@@ -402,6 +402,10 @@ func (a *Agent) onChange(c fsm.Change) {
 		a.hold.holder.SetVoters(c.State.Voters.Version, c.State.Voters.Names)
 	}
 	a.hold.Unlock()
+	if c.State.Rotation != a.keys.wanted || len(c.State.Retired) != a.keys.gone {
+		a.keys.wanted, a.keys.gone = c.State.Rotation, len(c.State.Retired)
+		signal(a.keys.news)
+	}
 	a.touched.add(c)
 	signal(a.changed)
 	signal(a.lead.wake)

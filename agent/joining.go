@@ -3,7 +3,6 @@ package agent
 import (
 	"context"
 	"crypto/rand"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -47,17 +46,13 @@ func (a *Agent) seeds() (map[string]netip.Addr, error) {
 
 // dialTLS opens an authenticated connection to a node by name.
 func (a *Agent) dialTLS(ctx context.Context, node, alpn string) (net.Conn, error) {
-	cfg, err := a.keys.ClientConfig(a.cfg.Cluster, a.cfg.Name, node, alpn)
-	if err != nil {
-		return nil, err
-	}
 	c, err := a.gossip.Dial(ctx, node, a.cfg.Port+1)
 	if err != nil {
 		return nil, err
 	}
-	t := tls.Client(c, cfg)
-	if err := t.HandshakeContext(ctx); err != nil {
-		_ = c.Close()
+	t, err := a.keys.Client(ctx, c, a.cfg.Cluster, a.cfg.Name, node, alpn)
+	a.keys.met.note(node, err)
+	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w", node, err)
 	}
 	return t, nil

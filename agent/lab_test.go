@@ -40,7 +40,7 @@ type lab struct {
 	net    *memnet.Net
 	nodes  []spec.Node
 	tm     spec.Timing
-	key    string
+	key    []byte // the key file's text, of the founders
 	hosts  map[string]*host
 	order  []*host // as in nodes
 	begin  time.Time
@@ -154,12 +154,10 @@ func newLabOf(t testing.TB, tm spec.Timing, seed uint64, names []string, groups 
 	l.gone = map[id.Claim]*expired{}
 	l.ledger = newLedger(l.fail, l.hist)
 	dir := t.TempDir()
-	l.key = filepath.Join(dir, "key")
+	l.key = []byte(trust.Generate() + "\n")
 	l.group = filepath.Join(dir, "groups.hcl")
-	for path, b := range map[string][]byte{l.key: []byte(trust.Generate() + "\n"), l.group: config.FormatCluster(groups)} {
-		if err := os.WriteFile(path, b, 0o600); err != nil {
-			t.Fatal(err)
-		}
+	if err := os.WriteFile(l.group, config.FormatCluster(groups), 0o600); err != nil {
+		t.Fatal(err)
 	}
 	for i := range maxVips {
 		l.vips = append(l.vips, netip.AddrFrom4([4]byte{10, 77, 0, byte(firstVIP + i)}))
@@ -204,11 +202,11 @@ func (h *host) config() *config.Node {
 	c := &config.Node{
 		Watchdog: watchdog, Ping: pings, IPFail: true,
 		TwoNode: twoNode,
-		File:    "hanode.hcl", Cluster: "web", Name: h.name, DataDir: h.dir, KeyFile: h.lab.key, Port: 7694,
+		File:    "hanode.hcl", Cluster: "web", Name: h.name, DataDir: h.dir, KeyFile: filepath.Join(h.dir+".etc", "key"), Port: 7694,
 		Links: []string{"eth0", "eth1"}, Timing: h.lab.tm, GroupsFile: h.lab.group,
 	}
 	if h.joins {
-		c.KeyFile, c.Address = h.dir+".key", h.links[0].Addr.String()
+		c.Address = h.links[0].Addr.String()
 		return c
 	}
 	for _, n := range h.lab.nodes {
@@ -217,6 +215,15 @@ func (h *host) config() *config.Node {
 		}
 	}
 	return c
+}
+
+// bringKey puts the cluster's key on a founder that has none yet.
+func (h *host) bringKey() error {
+	path := h.config().KeyFile
+	if _, err := os.Stat(path); err == nil || h.joins {
+		return nil
+	}
+	return writeKey(path, h.lab.key)
 }
 
 // start boots the agent.
@@ -243,6 +250,10 @@ func (h *host) start() {
 		return a
 	}}))
 	sys := &simKernel{h: h, life: lf}
+	if err := h.bringKey(); err != nil {
+		h.lab.fail("%s: %v", h.name, err)
+		return
+	}
 	fits := h.fits
 	opts := Options{Version: "test", Log: log, Supervisor: told{func() { h.mu.Lock(); h.ready = true; h.mu.Unlock() }}, Host: &Host{
 		Network: h.wire, Clock: gatedClock{agentClock{h}, sys}, ID: fmt.Sprintf("boot-%s-%d", h.name, h.boot),

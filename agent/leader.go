@@ -130,6 +130,7 @@ func (a *Agent) leadLoop(ctx context.Context) {
 	var side sync.WaitGroup
 	defer side.Wait()
 	side.Go(func() { a.membersLoop(ctx) })
+	side.Go(func() { a.rotationLoop(ctx) })
 	failover.Lead(ctx, leader{a}, a.lead.wake, a.grid.Ticker(max(a.cfg.Timing.Keepalive, 5*time.Millisecond)))
 }
 

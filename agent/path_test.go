@@ -92,7 +92,7 @@ func pathNode(t testing.TB) (*Agent, *wires) {
 	a.groups.init()
 	a.lead.init()
 	g, err := gossip.Start(gossip.Config{
-		Name: "n0", Cluster: "web", Network: w, Port: 7694, Keys: keys, Clock: clk, LinkDead: time.Second,
+		Name: "n0", Cluster: "web", Network: w, Port: 7694, Keys: trust.NewRing(keys), Clock: clk, LinkDead: time.Second,
 		Peers: peers, Handle: func(gossip.Packet) {}, Log: a.log,
 	})
 	if err != nil {

@@ -45,6 +45,10 @@ var catalogue = map[string]struct{ severity, fix string }{
 	"not-registered":       {"warning", "the node holds nothing until a leader registers it; see `hanode members` for the voters that are missing"},
 	"old-generation":       {"error", "the cluster was recovered without this node: make a token on a member (`hanode token create`), stop this agent, and run `hanode join ADDRESS --token T --fresh`; if it was this side that should go on, stop the other one and read docs/joining.md"},
 	"removed":              {"error", "make a token on a member (`hanode token create`), stop this agent, and run `hanode join ADDRESS --token T --fresh`; or leave the host out"},
+	"key-old":              {"error", "copy the key file of a member over this node's (mode 600); the agent takes it by itself. If it was this node that should go on with its key, see docs/keys.md"},
+	"key-file":             {"error", "correct the key file; until then the agent goes on with the keys it has"},
+	"key-stays":            {"warning", "make the key file writable, or take the old line out of it by hand"},
+	"key-rotation":         {"info", "wait; it ends by itself, or is undone. `hanode key status` shows what it waits for, `hanode key rotate --undo` ends it"},
 	"groups-file":          {"error", "correct the file and run `hanode apply FILE`"},
 	"stop-failed":          {"error", "stop the service by hand and find out why its stop command fails"},
 	"realtime-refused":     {"warning", "do what the text says, or remove realtime = true from the node file"},
@@ -181,6 +185,7 @@ func (a *Agent) clusterProblems(in failover.Inputs, members []api.Member) []api.
 		case api.MemberJoining, api.MemberLeft:
 		}
 	}
+	out = append(out, rotationProblem(s)...)
 	out = append(out, a.twoNodeProblems(s)...)
 	out = append(out, a.pingProblems(s)...)
 	out = append(out, a.linkProblems(s)...)

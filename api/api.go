@@ -60,6 +60,10 @@ type Backend interface {
 	Tokens(ctx context.Context) ([]Token, error)
 	// RevokeToken ends a token that nobody used.
 	RevokeToken(ctx context.Context, id string) error
+	// RotateKey changes the cluster's key, or takes back a change that is under way.
+	RotateKey(ctx context.Context, req RotateKeyRequest) (*KeyStatus, error)
+	// KeyStatus says which keys the members have, and how far a change of them is.
+	KeyStatus(ctx context.Context) (*KeyStatus, error)
 	// Events calls fn for each event with an index above after, in order. With
 	// follow it then waits for more until ctx is done. It stops at fn's first
 	// error and returns it.

@@ -81,6 +81,16 @@ func (b *countingBackend) RevokeToken(context.Context, string) error {
 	return nil
 }
 
+func (b *countingBackend) RotateKey(context.Context, RotateKeyRequest) (*KeyStatus, error) {
+	b.calls++
+	return &KeyStatus{}, nil
+}
+
+func (b *countingBackend) KeyStatus(context.Context) (*KeyStatus, error) {
+	b.calls++
+	return &KeyStatus{}, nil
+}
+
 func (b *countingBackend) Leave(context.Context) error {
 	b.calls++
 	return nil

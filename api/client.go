@@ -157,6 +157,16 @@ func (c *Client) RevokeToken(ctx context.Context, id string) error {
 	return err
 }
 
+// RotateKey changes the cluster's key.
+func (c *Client) RotateKey(ctx context.Context, req RotateKeyRequest) (*KeyStatus, error) {
+	return call[KeyStatus](ctx, c, "key/rotate", nil, rotateKeyBody{Without: req.Without, Undo: &req.Undo, WaitMS: MS(req.Wait)}, req.Wait)
+}
+
+// KeyStatus says which keys the members have.
+func (c *Client) KeyStatus(ctx context.Context) (*KeyStatus, error) {
+	return call[KeyStatus](ctx, c, "key", nil, nil, 0)
+}
+
 // Leave ends the membership of the agent's node.
 func (c *Client) Leave(ctx context.Context) error {
 	_, err := call[struct{}](ctx, c, "leave", nil, struct{}{}, leaveTime)

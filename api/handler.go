@@ -60,6 +60,9 @@ func Handler(b Backend) http.Handler {
 	mux.HandleFunc("POST /v1/token/revoke", post(decodeID, func(ctx context.Context, id string) (any, error) {
 		return struct{}{}, b.RevokeToken(ctx, id)
 	}))
+	mux.HandleFunc("POST /v1/key/rotate", post(decodeRotateKey, func(ctx context.Context, q RotateKeyRequest) (any, error) {
+		return nonNil(b.RotateKey(ctx, q))
+	}))
 	mux.HandleFunc("POST /v1/leave", post(decodeEmpty, func(ctx context.Context, _ struct{}) (any, error) {
 		return struct{}{}, b.Leave(ctx)
 	}))
@@ -118,6 +121,9 @@ func reads(b Backend) *http.ServeMux {
 		}
 		return nonNil(b.Why(ctx, q["group"]))
 	}, "group"))
+	mux.HandleFunc("GET /v1/key", get(func(ctx context.Context, _ query) (any, error) {
+		return nonNil(b.KeyStatus(ctx))
+	}))
 	mux.HandleFunc("GET /v1/tune", get(func(ctx context.Context, _ query) (any, error) {
 		return nonNil(b.Tune(ctx, false))
 	}))

@@ -46,6 +46,11 @@ type (
 	tokenBody struct {
 		TTLMS *float64 `json:"ttl_ms"`
 	}
+	rotateKeyBody struct {
+		Without List[string] `json:"without"`
+		Undo    *bool        `json:"undo"`
+		WaitMS  float64      `json:"wait_ms"`
+	}
 	idBody struct {
 		ID string `json:"id"`
 	}
@@ -183,6 +188,24 @@ func decodeToken(r io.Reader) (req TokenRequest, err error) {
 		return req, errors.New("ttl_ms is missing; it is how long the token may be used, above 0")
 	}
 	req.TTL, err = duration("ttl_ms", *b.TTLMS)
+	return req, err
+}
+
+func decodeRotateKey(r io.Reader) (req RotateKeyRequest, err error) {
+	var b rotateKeyBody
+	if err := readStrict(r, &b); err != nil {
+		return req, err
+	}
+	if b.Undo == nil {
+		return req, errors.New("undo is missing; false begins a change of the key, true takes one back")
+	}
+	for _, name := range b.Without {
+		if err := checkName("node", name); err != nil {
+			return req, err
+		}
+	}
+	req.Without, req.Undo = b.Without, *b.Undo
+	req.Wait, err = duration("wait_ms", b.WaitMS)
 	return req, err
 }
 

@@ -273,6 +273,52 @@ type RemoveResult struct {
 	Voters  List[string] `json:"voters"` // that remain, or would
 }
 
+// RotateKeyRequest asks for another key of the cluster.
+type RotateKeyRequest struct {
+	// Without are members to leave behind: they are not asked, and get no key.
+	Without []string
+	// Undo takes back a change that is under way.
+	Undo bool
+	// Wait is how long to wait for the end; 0 does not wait.
+	Wait time.Duration
+}
+
+// KeyStatus is which keys the members have, and how far a change of them is. Keys are
+// named by their fingerprints, which are no secret.
+type KeyStatus struct {
+	Rotation *Rotation        `json:"rotation"` // nil = none is under way
+	Nodes    List[NodeKeys]   `json:"nodes"`    // sorted by name
+	Retired  List[RetiredKey] `json:"retired"`  // oldest first
+}
+
+// Rotation is a change of the cluster's key that is under way.
+type Rotation struct {
+	// Phase is add (every node gets the new key), use (all change to it), drop (all forget
+	// the old one) or undo (all go back).
+	Phase    string       `json:"phase"`
+	From     string       `json:"from"`
+	To       string       `json:"to"`
+	Since    time.Time    `json:"since"` // of the phase
+	Without  List[string] `json:"without"`
+	WaitsFor List[string] `json:"waits_for"` // a sentence for each node that has not followed
+	Why      *string      `json:"why"`       // it is undone
+}
+
+// NodeKeys is what a member says of its keys.
+type NodeKeys struct {
+	Node    string       `json:"node"`
+	Active  *string      `json:"active"` // nil = it does not answer
+	Keys    List[string] `json:"keys"`   // that it accepts, the active one first
+	Problem *string      `json:"problem"`
+}
+
+// RetiredKey is one that no node is to have any more.
+type RetiredKey struct {
+	Key    string    `json:"key"`
+	At     time.Time `json:"at"`
+	Undone *string   `json:"undone"` // why it never came to be used; nil = it was replaced
+}
+
 // TokenRequest asks for a token that lets one node join.
 type TokenRequest struct {
 	TTL time.Duration // how long it may be used; above 0

@@ -127,6 +127,9 @@ func (s *State) addNode(c *AddNode, at time.Time) Result {
 	if why := t.Over(at); why != "" {
 		return rejected("the token is %s", why)
 	}
+	if s.Rotation != nil {
+		return rejected("the cluster's key is being changed; ask again when `hanode key status` shows that it is done")
+	}
 	if c.Request == "" || c.Node.Name == "" || c.Node.Role != spec.RoleNode && c.Node.Role != spec.RoleWitness {
 		return rejected("the request of %q is not whole", c.Node.Name)
 	}

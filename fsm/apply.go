@@ -90,6 +90,8 @@ func (s *State) carryOut(c Command) Result {
 		return s.addToken(c.AddToken, c.At)
 	case c.RevokeToken != nil:
 		return s.revokeToken(c.RevokeToken, c.At)
+	case c.RotateKey != nil:
+		return s.rotateKey(c.RotateKey, c.At)
 	case c.AddNode != nil:
 		return s.addNode(c.AddNode, c.At)
 	case c.NewGeneration != nil:

@@ -60,6 +60,12 @@ func every() map[string]struct {
 		"node joins":      {[]fsm.Command{token("t1")}, joins("d", "10.0.0.5", "t1", "r1")},
 		"node again":      {[]fsm.Command{token("t1"), {Leave: &fsm.Leave{Node: "c", Done: true}}}, joins("c", "10.0.0.3", "t1", "r1")},
 		"node, no disk":   {[]fsm.Command{token("t1")}, joins("c", "10.0.0.3", "t1", "r1")},
+		"key, add":        {nil, rotate(fsm.KeyAdd)},
+		"key, use":        {[]fsm.Command{token("t1"), rotate(fsm.KeyAdd)}, rotate(fsm.KeyUse)},
+		"key, drop":       {[]fsm.Command{rotate(fsm.KeyAdd), rotate(fsm.KeyUse)}, rotate(fsm.KeyDrop)},
+		"key, undo":       {[]fsm.Command{rotate(fsm.KeyAdd)}, rotate(fsm.KeyUndo)},
+		"key, done":       {[]fsm.Command{rotate(fsm.KeyAdd), rotate(fsm.KeyUse), rotate(fsm.KeyDrop)}, rotate(fsm.KeyDone)},
+		"key, undone":     {[]fsm.Command{rotate(fsm.KeyAdd), rotate(fsm.KeyUndo)}, rotate(fsm.KeyDone)},
 		"generation":      {nil, fsm.Command{NewGeneration: &fsm.NewGeneration{Generation: 1, Node: "c", Disk: 2}}},
 		"report":          {nil, fsm.Command{Report: &fsm.Report{Events: []fsm.Event{ev, {Time: wall, Kind: "other"}}}}},
 	}

@@ -49,6 +49,7 @@ type Command struct {
 	Clear         *Clear         `json:"clear,omitempty"`
 	AddToken      *AddToken      `json:"add_token,omitempty"`
 	RevokeToken   *RevokeToken   `json:"revoke_token,omitempty"`
+	RotateKey     *RotateKey     `json:"rotate_key,omitempty"`
 	AddNode       *AddNode       `json:"add_node,omitempty"`
 	NewGeneration *NewGeneration `json:"new_generation,omitempty"`
 	Recover       *Recover       `json:"recover,omitempty"`

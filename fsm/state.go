@@ -44,6 +44,11 @@ type State struct {
 	// Tokens by ID: who may still be let in, and who was.
 	Tokens map[string]Token `json:"tokens,omitempty"`
 
+	// Rotation of the cluster's key that is under way; nil = none. Retired are the keys of
+	// earlier ones, oldest first.
+	Rotation *Rotation    `json:"rotation,omitempty"`
+	Retired  []RetiredKey `json:"retired,omitempty"`
+
 	Maintenance bool `json:"maintenance"`
 
 	// Manual is two_node = "manual", as the cluster was founded: two nodes and no third
@@ -374,5 +379,6 @@ func (s *State) Clone() *State {
 	}
 	c.Tokens = maps.Clone(s.Tokens)
 	c.Events = slices.Clone(s.Events)
+	c.Retired = slices.Clone(s.Retired)
 	return &c
 }

@@ -9,6 +9,7 @@
 package gossip
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
@@ -35,7 +36,7 @@ type Config struct {
 	Cluster string
 	Network netio.Network
 	Port    int // gossip, UDP and TCP
-	Keys    *trust.Keys
+	Keys    *trust.Ring
 	Clock   clock.Clock
 	// LinkDead is how long a link may be silent before it counts as down; a few
 	// keepalives.
@@ -112,7 +113,8 @@ func Start(cfg Config) (*Gossip, error) {
 		return nil, err
 	}
 	g.trans = t
-	keyring, err := memberlist.NewKeyring(cfg.Keys.Gossip(), cfg.Keys.Gossip()[0])
+	ring := cfg.Keys.Keys().Gossip()
+	keyring, err := memberlist.NewKeyring(ring, ring[0])
 	if err != nil {
 		t.close()
 		return nil, fmt.Errorf("gossip keyring: %w", err)
@@ -138,9 +140,35 @@ func Start(cfg Config) (*Gossip, error) {
 		return nil, fmt.Errorf("start gossip: %w", err)
 	}
 	g.ml = ml
+	cfg.Keys.Watch(func(k *trust.Keys) {
+		if err := rekey(keyring, k.Gossip()); err != nil {
+			cfg.Log.Error("gossip does not take the keys", "err", err)
+		}
+	})
 	t.start()
 	g.wg.Go(g.rejoin)
 	return g, nil
+}
+
+// rekey makes memberlist's ring hold these keys, the first of which seals.
+func rekey(r *memberlist.Keyring, keys [][]byte) error {
+	for _, k := range keys {
+		if err := r.AddKey(k); err != nil {
+			return err
+		}
+	}
+	if err := r.UseKey(keys[0]); err != nil {
+		return err
+	}
+	for _, k := range r.GetKeys() {
+		if slices.ContainsFunc(keys, func(o []byte) bool { return bytes.Equal(o, k) }) {
+			continue
+		}
+		if err := r.RemoveKey(k); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Stop leaves gossip: others see an orderly leave for at most timeout, then the

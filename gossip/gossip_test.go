@@ -105,7 +105,7 @@ func (m *member) start() {
 	peers := m.saved
 	m.mu.Unlock()
 	cfg := Config{
-		Name: m.name, Cluster: "web", Network: m.wire, Port: port, Keys: l.keys, Clock: virtual{l.base}, LinkDead: linkDead,
+		Name: m.name, Cluster: "web", Network: m.wire, Port: port, Keys: trust.NewRing(l.keys), Clock: virtual{l.base}, LinkDead: linkDead,
 		Seeds: map[string]netip.Addr{}, Peers: peers, Handle: m.handle, Log: slog.New(slog.DiscardHandler),
 		Save: func(p map[string][]netip.Addr) {
 			m.mu.Lock()
@@ -244,7 +244,9 @@ func TestStrangers(t *testing.T) {
 		tweak func(*Config)
 		count func(*Counters) uint64
 	}{
-		{"other-key", func(c *Config) { c.Keys = must[*trust.Keys](t)(trust.Parse("key", []byte(trust.Generate()))) }, func(n *Counters) uint64 { return n.OtherKey.Load() }},
+		{"other-key", func(c *Config) {
+			c.Keys = trust.NewRing(must[*trust.Keys](t)(trust.Parse("key", []byte(trust.Generate()))))
+		}, func(n *Counters) uint64 { return n.OtherKey.Load() }},
 		{"other-cluster", func(c *Config) { c.Cluster = "another" }, func(n *Counters) uint64 { return n.OtherCluster.Load() }},
 	} {
 		t.Run(c.cause, func(t *testing.T) {
@@ -591,7 +593,7 @@ func FuzzLane(f *testing.F) {
 	h := n.Host("a", netio.Link{Name: "eth0", Addr: addr(0, 1)})
 	var got []Packet
 	cfg := Config{
-		Name: "a", Cluster: "web", Network: h, Port: port, Keys: keys, Clock: virtual{time.Now()}, LinkDead: linkDead,
+		Name: "a", Cluster: "web", Network: h, Port: port, Keys: trust.NewRing(keys), Clock: virtual{time.Now()}, LinkDead: linkDead,
 		Handle: func(p Packet) {
 			got = append(got, Packet{From: p.From, Link: p.Link, Payload: slices.Clone(p.Payload)})
 		},

@@ -9,6 +9,7 @@ import (
 
 	"hanode/internal/memnet"
 	"hanode/internal/netio"
+	"hanode/internal/trust"
 )
 
 // TestTheLaneWaitsForNobody sends and takes lane messages while an address is
@@ -20,7 +21,7 @@ func TestTheLaneWaitsForNobody(t *testing.T) {
 	h := n.Host("a", netio.Link{Name: "eth0", Addr: addr(0, 1)})
 	got := 0
 	cfg := Config{
-		Name: "a", Cluster: "web", Network: h, Port: port, Keys: keys, Clock: virtual{time.Now()}, LinkDead: linkDead,
+		Name: "a", Cluster: "web", Network: h, Port: port, Keys: trust.NewRing(keys), Clock: virtual{time.Now()}, LinkDead: linkDead,
 		Peers:  map[string][]netip.Addr{"b": {addr(0, 2)}},
 		Handle: func(p Packet) { got++; p.Answer.Send(p.Payload, p.From) },
 		Log:    slog.New(slog.DiscardHandler),

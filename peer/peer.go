@@ -91,6 +91,7 @@ type Service interface {
 	InUse(ctx context.Context, rs []spec.Resource) (map[string]string, error)
 	// Join lets a host in; see Door.
 	Doorkeeper
+	KeyKeeper
 	// Check looks whether this host has what the groups take.
 	Check(ctx context.Context, groups []spec.Group) Fitness
 	// Fit takes asker's word of itself.
@@ -152,6 +153,7 @@ func NewServer(svc Service, operator http.Handler, log *slog.Logger) *Server {
 	report(mux, svc)
 	adopt(mux, svc)
 	passJoin(mux, svc)
+	keys(mux, svc)
 	if operator != nil {
 		mux.Handle("/v1/", operator)
 	}

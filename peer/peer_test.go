@@ -106,6 +106,13 @@ func (a *agent) Rejoin(_ context.Context, asker, request string) (uint64, error)
 	return 2, a.err
 }
 
+func (a *agent) Keys() KeyReport { return KeyReport{Have: []string{"k1", "k2"}, Err: "read-only"} }
+
+func (a *agent) Key(asker, fingerprint string) ([]byte, error) {
+	a.asked(asker)
+	return []byte("text of " + fingerprint), a.err
+}
+
 func (a *agent) Join(ctx context.Context, q JoinRequest) (Admission, error) {
 	a.asked(q.Node.Name)
 	a.requests = append(a.requests, q.Request)

@@ -2,6 +2,7 @@ package apitest
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -60,6 +61,37 @@ func (a *agent) Tokens(context.Context) ([]api.Token, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return slices.Clone(a.tokens), a.noQuorum()
+}
+
+// RotateKey changes the key at once.
+func (a *agent) RotateKey(_ context.Context, req api.RotateKeyRequest) (*api.KeyStatus, error) {
+	if req.Undo {
+		return nil, &api.Error{Code: "refused", Message: "no change of the key is under way", Exit: api.ExitFailed}
+	}
+	a.mu.Lock()
+	err := a.noQuorum()
+	if err == nil {
+		a.retired = append(a.retired, api.RetiredKey{Key: a.key(), At: a.now()})
+	}
+	a.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	return a.KeyStatus(context.Background())
+}
+
+// key is the fingerprint of the active key; a.mu is held.
+func (a *agent) key() string { return fmt.Sprintf("%064x", 0xabcdef0000+len(a.retired)) }
+
+// KeyStatus lists them.
+func (a *agent) KeyStatus(context.Context) (*api.KeyStatus, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	out := &api.KeyStatus{Retired: slices.Clone(a.retired)}
+	for _, n := range a.nodes {
+		out.Nodes = append(out.Nodes, api.NodeKeys{Node: n.Name, Active: api.Known(a.key()), Keys: []string{a.key()}})
+	}
+	return out, nil
 }
 
 // RevokeToken ends one.

@@ -30,7 +30,8 @@ type Cluster struct {
 	groups      []*group // sorted by name
 	events      []api.Event
 	maintenance bool
-	tokens      []api.Token   // newest first
+	tokens      []api.Token // newest first
+	retired     []api.RetiredKey
 	measuring   time.Time     // since when beats are measured
 	changed     chan struct{} // closed and replaced with each event
 	epochs      map[string]uint64

@@ -14,15 +14,18 @@ func (a *app) keyCommand() *cobra.Command {
 	key := &cobra.Command{
 		Use:     "key",
 		GroupID: groupFiles,
-		Short:   "Make the secret that the nodes of a cluster share",
-		Example: `  hanode key generate > /etc/hanode/key && chmod 600 /etc/hanode/key`,
+		Short:   "The secret that the nodes of a cluster share: make it, see who has it, change it",
+		Example: `  hanode key generate > /etc/hanode/key && chmod 600 /etc/hanode/key
+  hanode key status
+  hanode key rotate`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return usageError{fmt.Errorf("unknown command %q for %q", args[0], cmd.CommandPath())}
 			}
-			return usageError{errors.New("say what to do: hanode key generate")}
+			return usageError{errors.New("say what to do: hanode key generate, status or rotate")}
 		},
 	}
+	key.AddCommand(a.keyStatusCommand(), a.keyRotateCommand())
 	key.AddCommand(&cobra.Command{
 		Use:   "generate",
 		Short: "Print a new key, one line for the key file",

@@ -20,6 +20,7 @@ import (
 	"io/fs"
 	"os"
 	"strings"
+	"sync/atomic"
 
 	"golang.org/x/crypto/argon2"
 )
@@ -43,11 +44,13 @@ type secret [keySize]byte
 
 // Keys holds the cluster's secrets. The first is active: it seals and issues.
 // All are accepted, so that keys can be rotated without a stop: add the new one
-// as second everywhere, make it first everywhere, take the old one away.
-// Immutable; safe for concurrent use.
+// as second everywhere, make it first everywhere, take the old one away. What a
+// running node uses is a [Ring], which gets other Keys.
+// Immutable but for its counters; safe for concurrent use.
 type Keys struct {
 	secrets []secret // at least one
 	cas     []*authority
+	heard   []atomic.Uint64 // datagrams that each key opened
 }
 
 // Generate returns one line for a key file, without line end, with 256 random bits.
@@ -182,7 +185,7 @@ func newKeys(secrets []secret) (*Keys, error) {
 		}
 		k.cas = append(k.cas, ca)
 	}
-	return k, nil
+	return k.counted(), nil
 }
 
 // Gossip returns memberlist's keyring: 32-byte AES keys, the active one first.

@@ -141,16 +141,16 @@ func (m *Mux) isClosed() bool {
 	return m.closed
 }
 
-// pending is a connection in its handshake.
+// pending is a connection in its handshake, and after it the raw one below the TLS.
 type pending struct {
-	net.Conn
+	tracked
 	host string
 	hint error // what the client's first message claims; see judge
 }
 
 // start begins a handshake, or refuses where there are too many.
 func (m *Mux) start(raw net.Conn) {
-	c := &pending{Conn: raw, host: hostOf(raw)}
+	c := &pending{tracked: tracked{Conn: raw}, host: hostOf(raw)}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	same := 0
@@ -181,6 +181,9 @@ func (m *Mux) handshake(c *pending) (*tls.Conn, error) {
 	c.SetDeadline(time.Now().Add(handshakeTime))
 	t := tls.Server(c, m.cfg)
 	if err := t.HandshakeContext(ctx); err != nil {
+		return nil, err
+	}
+	if err := c.vouched(t.ConnectionState()); err != nil {
 		return nil, err
 	}
 	return t, c.SetDeadline(time.Time{})

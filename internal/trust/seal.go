@@ -37,22 +37,48 @@ var (
 	ErrFormat = errors.New("not a sealed datagram of this version")
 )
 
-// Sealer seals datagrams with the active key. Safe for concurrent use. Each
-// Sealer has a random salt of its own, hence a key of its own, and never uses a
-// nonce twice. Not for a process that is duplicated while it runs: of a virtual
+// Sealer seals datagrams with the active key of a ring. Safe for concurrent use. Each
+// Sealer has a random salt of its own for each key, hence a key of its own, and never
+// uses a nonce twice. Not for a process that is duplicated while it runs: of a virtual
 // machine resumed twice from one snapshot both copies would repeat nonces.
 type Sealer struct {
+	ring *Ring
+	now  atomic.Pointer[sealing]
+}
+
+// sealing is a Sealer under one key.
+type sealing struct {
+	key     secret
 	aead    cipher.AEAD
 	salt    [saltSize]byte
 	counter atomic.Uint64
 }
 
-// Sealer makes a new one for the active key. One per process is enough.
-func (k *Keys) Sealer() *Sealer {
-	s := &Sealer{}
-	rand.Read(s.salt[:])
-	s.aead = k.secrets[0].aead(s.salt[:])
+// Sealer makes a new one for keys that never change.
+func (k *Keys) Sealer() *Sealer { return NewRing(k).Sealer() }
+
+// Sealer makes a new one. One per process is enough.
+func (r *Ring) Sealer() *Sealer {
+	s := &Sealer{ring: r}
+	s.current()
 	return s
+}
+
+// current is the sealing under the active key. Two that find at once that the key has
+// changed agree on one of theirs.
+func (s *Sealer) current() *sealing {
+	for {
+		now, key := s.now.Load(), s.ring.Keys().secrets[0]
+		if now != nil && now.key == key {
+			return now
+		}
+		next := &sealing{key: key}
+		rand.Read(next.salt[:])
+		next.aead = key.aead(next.salt[:])
+		if s.now.CompareAndSwap(now, next) {
+			return next
+		}
+	}
 }
 
 // Seal appends the sealed plaintext to dst and returns it; it allocates only if
@@ -63,7 +89,8 @@ func (k *Keys) Sealer() *Sealer {
 // A sealed datagram can be recorded and sent again: the receiver must refuse
 // what it has seen, by a number inside.
 func (s *Sealer) Seal(dst, aad, plaintext []byte) []byte {
-	count := s.counter.Add(1)
+	x := s.current()
+	count := x.counter.Add(1)
 	if count == math.MaxUint64 {
 		// Not in 500 years at a datagram per nanosecond; a repeated nonce would give the key away.
 		panic("hanode: keepalive counter exhausted")
@@ -71,16 +98,17 @@ func (s *Sealer) Seal(dst, aad, plaintext []byte) []byte {
 	dst = slices.Grow(dst, len(plaintext)+Overhead)
 	start := len(dst)
 	dst = append(dst, sealVersion)
-	dst = append(dst, s.salt[:]...)
+	dst = append(dst, x.salt[:]...)
 	dst = binary.BigEndian.AppendUint64(dst, count)
-	return s.aead.Seal(dst, dst[start+nonceStart:start+counterEnd], plaintext, aad)
+	return x.aead.Seal(dst, dst[start+nonceStart:start+counterEnd], plaintext, aad)
 }
 
-// Opener opens what any Sealer of the listed keys sealed. Safe for concurrent use.
+// Opener opens what any Sealer of the ring's keys sealed. Safe for concurrent use.
 type Opener struct {
-	secrets []secret
+	ring *Ring
 
 	mu      sync.RWMutex
+	keys    *Keys // whose senders are known
 	senders map[[saltSize]byte]*sender
 	clock   atomic.Uint64 // ticks once per opened datagram, to find the longest unused sender
 }
@@ -88,13 +116,34 @@ type Opener struct {
 // sender is the derived key of one Sealer.
 type sender struct {
 	aead cipher.AEAD
-	key  int // index in secrets
+	key  int // index in the secrets
 	used atomic.Uint64
 }
 
-// Opener makes a new one that accepts all keys.
-func (k *Keys) Opener() *Opener {
-	return &Opener{secrets: k.secrets, senders: map[[saltSize]byte]*sender{}}
+// Opener makes a new one that accepts these keys, which never change.
+func (k *Keys) Opener() *Opener { return NewRing(k).Opener() }
+
+// Opener makes a new one that accepts all keys of the ring.
+func (r *Ring) Opener() *Opener {
+	return &Opener{ring: r, keys: r.Keys(), senders: map[[saltSize]byte]*sender{}}
+}
+
+// known is the keys of now and, if it was heard before, who sealed with this salt.
+func (o *Opener) known(salt [saltSize]byte) (*Keys, *sender) {
+	keys := o.ring.Keys()
+	o.mu.RLock()
+	same, s := o.keys == keys, o.senders[salt]
+	o.mu.RUnlock()
+	if same {
+		return keys, s
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.keys != keys { // a key that was dropped must open nothing any more
+		o.keys = keys
+		clear(o.senders)
+	}
+	return keys, o.senders[salt]
 }
 
 // Open appends the plaintext of a sealed datagram to dst. On an error, ErrKey or
@@ -108,16 +157,15 @@ func (o *Opener) Open(dst, aad, sealed []byte) ([]byte, error) {
 	}
 	salt := [saltSize]byte(sealed[1 : 1+saltSize])
 	nonce, text := sealed[nonceStart:counterEnd], sealed[counterEnd:]
-	o.mu.RLock()
-	known := o.senders[salt]
-	o.mu.RUnlock()
+	keys, known := o.known(salt)
 	if known != nil {
 		if out, err := known.aead.Open(dst, nonce, text, aad); err == nil {
 			known.used.Store(o.clock.Add(1))
+			keys.heard[known.key].Add(1)
 			return out, nil
 		}
 	}
-	for i, s := range o.secrets {
+	for i, s := range keys.secrets {
 		if known != nil && known.key == i {
 			continue
 		}
@@ -126,7 +174,8 @@ func (o *Opener) Open(dst, aad, sealed []byte) ([]byte, error) {
 		if err != nil {
 			continue
 		}
-		o.remember(salt, &sender{aead: aead, key: i})
+		o.remember(keys, salt, &sender{aead: aead, key: i})
+		keys.heard[i].Add(1)
 		return out, nil
 	}
 	return nil, ErrKey
@@ -134,10 +183,13 @@ func (o *Opener) Open(dst, aad, sealed []byte) ([]byte, error) {
 
 // remember keeps a sender whose datagram opened; when full, the one that was
 // silent longest goes.
-func (o *Opener) remember(salt [saltSize]byte, s *sender) {
+func (o *Opener) remember(keys *Keys, salt [saltSize]byte, s *sender) {
 	s.used.Store(o.clock.Add(1))
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if o.keys != keys {
+		return
+	}
 	if len(o.senders) >= maxSenders && o.senders[salt] == nil {
 		var oldest [saltSize]byte
 		least := uint64(math.MaxUint64)

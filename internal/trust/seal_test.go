@@ -91,7 +91,7 @@ func TestJunkEvictsNobody(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if len(o.senders) != 1 || o.senders[s.salt] == nil {
+	if len(o.senders) != 1 || o.senders[s.now.Load().salt] == nil {
 		t.Fatal(len(o.senders), "senders remembered after junk")
 	}
 }
@@ -113,7 +113,7 @@ func TestTheLongestSilentSenderIsForgotten(t *testing.T) {
 	}
 	open(first)
 	open(k.Sealer()) // one too many
-	if len(o.senders) != maxSenders || o.senders[first.salt] == nil || o.senders[second.salt] != nil {
+	if len(o.senders) != maxSenders || o.senders[first.now.Load().salt] == nil || o.senders[second.now.Load().salt] != nil {
 		t.Fatal("forgot the wrong one of", len(o.senders))
 	}
 	open(second) // costs a derivation, no more

@@ -159,8 +159,18 @@ func (k *Keys) ClientConfig(cluster, name, peer, alpn string) (*tls.Config, erro
 	return cfg, nil
 }
 
-// Fingerprint names the active cluster CA, for a join token.
+// Fingerprint names the active cluster CA, for a join token, and with it the key.
 func (k *Keys) Fingerprint() string { return fingerprint(k.cas[0].public()) }
+
+// Fingerprints names all keys, the active one first. They are no secret: whoever is
+// connected to learns them.
+func (k *Keys) Fingerprints() []string {
+	var out []string
+	for _, ca := range k.cas {
+		out = append(out, fingerprint(ca.public()))
+	}
+	return out
+}
 
 // JoinConfig returns the settings of a client that has no key yet but a join
 // token: it accepts any member of the cluster under the CA of that fingerprint,

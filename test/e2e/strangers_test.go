@@ -67,7 +67,7 @@ func TestStrangersAreNamed(t *testing.T) {
 		p := x.Get("primary")
 		key := filepath.Join(p.Dir, "otherkey")
 		x.do(os.WriteFile(key, []byte(trust.Generate()+"\n"), 0o600))
-		x.edit(p, filepath.Join(filepath.Dir(p.Dir), "key"), key)
+		x.edit(p, p.KeyFile(), key)
 		x.do(x.StartAll())
 		x.says("secondary", "another key", 0)
 	})

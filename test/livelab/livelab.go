@@ -103,10 +103,7 @@ func New(opts Options) (*Cluster, error) {
 }
 
 func (c *Cluster) build() error {
-	key := filepath.Join(c.opts.Dir, "key")
-	if err := os.WriteFile(key, []byte(trust.Generate()+"\n"), 0o600); err != nil {
-		return err
-	}
+	key := []byte(trust.Generate() + "\n")
 	groups := filepath.Join(c.opts.Dir, "groups.hcl")
 	if err := os.WriteFile(groups, []byte(c.opts.Groups), 0o600); err != nil {
 		return err
@@ -136,13 +133,15 @@ func (c *Cluster) build() error {
 			return err
 		}
 		n.Socket, n.file = filepath.Join(n.Dir, "s"), filepath.Join(n.Dir, "hanode.hcl")
-		keyFile, nodes := key, founders.String()
+		nodes := founders.String()
 		if n.Joins() {
-			keyFile, nodes = filepath.Join(n.Dir, "key"), ""
+			nodes = ""
+		} else if err := os.WriteFile(n.KeyFile(), key, 0o600); err != nil {
+			return err
 		}
 		src := fmt.Sprintf("cluster = \"web\"\nname = %q\ndata_dir = %q\nkey_file = %q\nsocket = %q\nhttp = \"\"\ngroups = %q\nlog_level = %q\n"+
 			"link \"eth0\" {}\nlink \"eth1\" {}\ntiming {\n  profile = %q\n}\n%s",
-			name, n.DataDir(), keyFile, n.Socket, groups, c.opts.Level, c.opts.Profile, nodes)
+			name, n.DataDir(), n.KeyFile(), n.Socket, groups, c.opts.Level, c.opts.Profile, nodes)
 		if err := os.WriteFile(n.file, []byte(src), 0o600); err != nil {
 			return err
 		}
@@ -174,6 +173,9 @@ func (n *Node) furnish() (err error) {
 
 // diskMB is room for raft's log of some hours.
 const diskMB = 64
+
+// KeyFile is the node's own copy of the cluster's secret.
+func (n *Node) KeyFile() string { return filepath.Join(n.Dir, "key") }
 
 // DataDir is the node's data_dir.
 func (n *Node) DataDir() string {
