@@ -102,6 +102,7 @@ type Agent struct {
 	present   present
 	two       twoNode
 	pings     pings
+	clients   clients
 	problems  problems
 	tm        atomic.Pointer[spec.Timing] // the cluster's, once founded
 

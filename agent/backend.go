@@ -259,6 +259,26 @@ func (a *Agent) Version() api.Version {
 	return api.Version{Version: a.opts.Version, Go: runtime.Version(), Node: a.cfg.Name, Cluster: a.cfg.Cluster}
 }
 
+// Heartbeat says what cl_status asks for beside the rest.
+func (a *Agent) Heartbeat() api.Heartbeat {
+	h := api.Heartbeat{Parameters: a.cfg.HeartbeatParameters(a.timing()), Clients: a.clients.list()}
+	if a.member == nil {
+		for _, n := range a.cfg.Nodes {
+			h.Nodes = append(h.Nodes, n.Name)
+		}
+	}
+	if a.cfg.IPFail {
+		h.Clients = append(h.Clients, "ipfail")
+	}
+	now := a.host.Clock.Now()
+	a.pings.mu.Lock()
+	defer a.pings.mu.Unlock()
+	for _, p := range a.cfg.Ping {
+		h.Ping = append(h.Ping, api.PingNode{Name: p.Name, Up: a.pings.reaches(p, now, a.deadping())})
+	}
+	return h
+}
+
 // holds reports whether this node may hold the group now; for tests of I2.
 func (a *Agent) holds(group string) lease.Verdict {
 	a.hold.Lock()

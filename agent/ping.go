@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"hanode/api"
+	"hanode/config"
 	"hanode/failover"
 	"hanode/fsm"
 	"hanode/internal/clock"
@@ -77,24 +79,29 @@ func (a *Agent) pingLoop(ctx context.Context, host string, ask func(context.Cont
 	}
 }
 
+// deadping is for how long a ping node may be silent.
+func (a *Agent) deadping() time.Duration { return cmp.Or(a.cfg.Deadping, a.timing().Deadtime) }
+
+// reaches: one of the node's hosts answered less than dead ago. The caller has mu.
+func (p *pings) reaches(n config.PingNode, now clock.Instant, dead time.Duration) bool {
+	return slices.ContainsFunc(n.Hosts, func(h string) bool {
+		at, ok := p.last[h]
+		return ok && now.Elapsed(at) < dead
+	})
+}
+
 // pingReport is what to tell now; nil = there are no ping nodes. One counts as reached
 // while any of its hosts answered less than deadping ago.
 func (a *Agent) pingReport(now clock.Instant) *pingReport {
 	if len(a.cfg.Ping) == 0 {
 		return nil
 	}
-	dead := a.cfg.Deadping
-	if dead == 0 {
-		dead = a.timing().Deadtime
-	}
+	dead := a.deadping()
 	r := &pingReport{IPFail: a.cfg.IPFail}
 	a.pings.mu.Lock()
 	defer a.pings.mu.Unlock()
 	for _, p := range a.cfg.Ping {
-		if slices.ContainsFunc(p.Hosts, func(h string) bool {
-			at, ok := a.pings.last[h]
-			return ok && now.Elapsed(at) < dead
-		}) {
+		if a.pings.reaches(p, now, dead) {
 			r.Reached++
 		} else if len(r.Lost) < pingLost {
 			r.Lost = append(r.Lost, p.Name)

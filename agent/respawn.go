@@ -7,8 +7,11 @@ import (
 	"os"
 	"os/exec"
 	"os/user"
+	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 
@@ -27,6 +30,34 @@ const (
 // leaveIt is the exit code of a program that does not want to be started again.
 const leaveIt = 100
 
+// clients are the programs that run now.
+type clients struct {
+	mu  sync.Mutex
+	run map[string]int // base name of the program -> how many
+}
+
+func (c *clients) add(program string, n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.run == nil {
+		c.run = map[string]int{}
+	}
+	c.run[filepath.Base(program)] += n
+}
+
+// list is sorted.
+func (c *clients) list() (out []string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for name, n := range c.run {
+		if n > 0 {
+			out = append(out, name)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
 // respawn runs the node file's programs while the agent does.
 func (a *Agent) respawn() {
 	for _, r := range a.cfg.Respawn {
@@ -40,7 +71,9 @@ func (a *Agent) respawnLoop(ctx context.Context, r config.Respawn) {
 	pause := respawnFirst
 	for ctx.Err() == nil {
 		begin := time.Now()
+		a.clients.add(r.Command[0], 1)
 		err := runAs(ctx, r)
+		a.clients.add(r.Command[0], -1)
 		if ctx.Err() != nil {
 			return
 		}

@@ -76,6 +76,8 @@ type Backend interface {
 	Tune(ctx context.Context, reset bool) (*Tuning, error)
 	// Version says what runs. It never blocks.
 	Version() Version
+	// Heartbeat says what cl_status asks for beside the rest. It never blocks.
+	Heartbeat() Heartbeat
 }
 
 // Measured is a Backend that also has figures; the server then answers /metrics.

@@ -115,3 +115,8 @@ func (b *countingBackend) Version() Version {
 	b.calls++
 	return Version{}
 }
+
+func (b *countingBackend) Heartbeat() Heartbeat {
+	b.calls++
+	return Heartbeat{}
+}

@@ -193,6 +193,12 @@ func (c *Client) Version(ctx context.Context) (Version, error) {
 	return value(v), err
 }
 
+// Heartbeat says what cl_status asks for beside the rest.
+func (c *Client) Heartbeat(ctx context.Context) (Heartbeat, error) {
+	h, err := call[Heartbeat](ctx, c, "heartbeat", nil, nil, 0)
+	return value(h), err
+}
+
 // Events calls fn for each event with an index above after; with follow, for
 // ever. It returns fn's error as it is, and ctx's when that ended it.
 func (c *Client) Events(ctx context.Context, after uint64, follow bool, fn func(Event) error) error {

@@ -48,6 +48,8 @@ var contract = []struct {
 	{Timing{}, "deadtime_ms initdead_ms keepalive_ms warntime_ms"},
 	{BeatGaps{}, "beats longest_at longest_ms node outage_ms outages p99_ms"},
 	{Version{}, "cluster go node version"},
+	{Heartbeat{}, "clients nodes parameters ping"},
+	{PingNode{}, "name up"},
 	{Exported{}, "groups"},
 	{Group{}, "after apart checks exclusive failback max_per_node name on_acquire on_problem on_release prefer resources retry_after_ms weight with"},
 	{Check{}, "after command fall grace_ms interval_ms rise target timeout_ms type"},

@@ -130,6 +130,9 @@ func reads(b Backend) *http.ServeMux {
 	mux.HandleFunc("GET /v1/version", get(func(context.Context, query) (any, error) {
 		return b.Version(), nil
 	}))
+	mux.HandleFunc("GET /v1/heartbeat", get(func(context.Context, query) (any, error) {
+		return b.Heartbeat(), nil
+	}))
 	mux.HandleFunc("GET /v1/events", func(w http.ResponseWriter, r *http.Request) { serveEvents(w, r, b) })
 	if m, ok := b.(Measured); ok {
 		if h := m.Metrics(); h != nil {

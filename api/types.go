@@ -419,6 +419,23 @@ func FromTiming(t spec.Timing) Timing {
 	return Timing{KeepaliveMS: MS(t.Keepalive), WarntimeMS: MS(t.Warntime), DeadtimeMS: MS(t.Deadtime), InitdeadMS: MS(t.Initdead)}
 }
 
+// Heartbeat is what Heartbeat's own commands want to know of a node beside the rest.
+type Heartbeat struct {
+	// Nodes are the founders in the order of the files; empty for a node that joined.
+	Nodes List[string]   `json:"nodes"`
+	Ping  List[PingNode] `json:"ping"` // in the order of the files
+	// Parameters are ha.cf's, as they are written or meant where they are not.
+	Parameters Params `json:"parameters"`
+	// Clients are the programs of respawn that run now, and ipfail if it is on.
+	Clients List[string] `json:"clients"`
+}
+
+// PingNode is a host beside the cluster, as this node sees it.
+type PingNode struct {
+	Name string `json:"name"`
+	Up   bool   `json:"up"` // it answered lately
+}
+
 // Version says what runs.
 type Version struct {
 	Version string `json:"version"`

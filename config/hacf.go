@@ -34,9 +34,10 @@ type haCf struct {
 	realtime                                          *bool
 	env                                               []string
 
-	seen   map[string]int // line of the newest of each directive
-	serial int            // line of the first serial link; 0 = none
-	medium int            // line of the first link; 0 = none
+	seen   map[string]int    // line of the newest of each directive
+	values map[string]string // its last value, as it is written
+	serial int               // line of the first serial link; 0 = none
+	medium int               // line of the first link; 0 = none
 }
 
 type haNode struct {
@@ -66,7 +67,7 @@ type haLine struct {
 
 // parseHaCf reads src, an ha.cf called file.
 func parseHaCf(r *haReport, file string, src []byte) *haCf {
-	cf := &haCf{haReport: r, file: file, seen: map[string]int{}}
+	cf := &haCf{haReport: r, file: file, seen: map[string]int{}, values: map[string]string{}}
 	if len(src) > maxFileBytes {
 		cf.put(file, 0, finding{what: fmt.Sprintf("the file has %d bytes", len(src)), allowed: fmt.Sprintf("the most is %d", maxFileBytes)}, SeverityError)
 		return cf
@@ -105,6 +106,9 @@ func (cf *haCf) directive(n int, text string) {
 	l.row.Answer, l.row.Why = d.answer, d.short
 	d.read(l)
 	cf.seen[name] = n
+	if len(l.words) > 0 {
+		cf.values[name] = l.words[len(l.words)-1]
+	}
 }
 
 // unknown refuses a directive, as Heartbeat does.

@@ -208,7 +208,7 @@ func (b *haBuild) node(dir string) *Node {
 		Port: cf.port, LogLevel: DefaultLogLevel, LogFormat: DefaultLogFormat, Realtime: cf.realtime,
 		Syslog: cf.facility, LogFile: cf.logfile, DebugFile: cf.debugfile,
 		Ping: cf.pings, IPFail: cf.ipfail, Watchdog: cf.watchdog, Respawn: cf.programs,
-		HADir: dir, lines: map[string]int{},
+		HADir: dir, written: cf.values, lines: map[string]int{},
 	}
 	if n.Cluster == "" {
 		n.Cluster = haCluster

@@ -78,7 +78,8 @@ type Node struct {
 	Resources string
 	groups    []spec.Group
 
-	lines    map[string]int // where each key and block is: "key_file", `link "eth0"`
+	written  map[string]string // ha.cf's directives as they were given last; nil without HADir
+	lines    map[string]int    // where each key and block is: "key_file", `link "eth0"`
 	warnings Diagnostics
 }
 

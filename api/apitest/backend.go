@@ -237,6 +237,11 @@ func (a *agent) Why(_ context.Context, name string) (*api.Why, error) {
 	return w, a.noQuorum()
 }
 
+// Heartbeat is that of a node file without ping nodes.
+func (a *agent) Heartbeat() api.Heartbeat {
+	return api.Heartbeat{Nodes: api.List[string]{"primary", "secondary", "arbiter"}, Parameters: api.Params{"deadtime": "1000ms"}}
+}
+
 func (a *agent) Version() api.Version {
 	return api.Version{Version: "model", Go: "go1.26", Node: a.self, Cluster: a.name}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -22,10 +23,15 @@ var clCommands = map[string]struct {
 	params  int
 	ask     func(*clQuery) int
 }{
+	"clientstatus": {"m", 2, (*clQuery).clientstatus},
+	"hbparameter":  {"mp", 1, (*clQuery).hbparameter},
 	"hbstatus":     {"mv", 0, (*clQuery).hbstatus},
 	"listnodes":    {"mpnv", 0, (*clQuery).listnodes},
 	"nodestatus":   {"m", 1, (*clQuery).nodestatus},
 	"nodetype":     {"m", 1, (*clQuery).nodetype},
+	"nodesite":     {"m", 1, (*clQuery).nodesite},
+	"nodeweight":   {"m", 1, (*clQuery).nodeweight},
+	"parameter":    {"mp", 1, (*clQuery).hbparameter}, // as the manual page calls it
 	"listhblinks":  {"mv", 1, (*clQuery).listhblinks},
 	"hblinkstatus": {"m", 2, (*clQuery).hblinkstatus},
 	"rscstatus":    {"m", 0, (*clQuery).rscstatus},
@@ -39,18 +45,71 @@ type clQuery struct {
 	options string   // those that were given
 	params  []string // what follows them
 	members []api.Member
+	old     api.Heartbeat
+	listed  []clNode
 }
+
+// clNode is a node of the cluster or a ping node, which Heartbeat told apart by type.
+type clNode struct {
+	name, state string
+	ping        bool
+	links       []clLink
+}
+
+type clLink struct {
+	name string
+	up   bool
+}
+
+// kind is the node's type in Heartbeat's words.
+func (n clNode) kind() string {
+	if n.ping {
+		return "ping"
+	}
+	return "normal"
+}
+
+// clUsageText is what cl_status prints of itself, to the letter.
+const clUsageText = `Usage: cl_status <sub-command> [<options>] [<parameters>]
+
+Sub-commands:
+clientstatus <node-name> <client-id> [<timeout>]
+	Show the status of heartbeat clients.
+hblinkstatus <node-name> <link-name>
+	Show the status of a heartbeat link
+hbstatus
+	Indicate if heartbeat is running on the local system.
+	Options:
+		-v	verbose: also add "listnodes -v" output
+listnodes [<option>]
+	List the nodes in the cluster.
+	Options:
+		-p	list only 'ping' type nodes
+		-n	list only 'normal' type nodes
+		-v	verbose: also list type and status,
+			then add "listhblinks -v" output
+listhblinks <node-name>
+	List the network interfaces used as hearbeat links.
+	Options:
+		-v	verbose: list link status as well
+nodestatus <node-name>
+	List the node status.
+nodeweight <node-name>
+	List the node weight.
+nodesite <node-name>
+	List the node site.
+nodetype <node-name>
+	List the nodes of a given type.
+rscstatus
+	Show the status of cluster resources.
+hbparameter -p <parameter-name>
+	Retrieve the value of a cluster parameter.
+	As for the valid parameter names, please refer to the man page.`
 
 // clStatus is cl_status.
 func (a *app) clStatus(ctx context.Context, args []string) int {
 	if len(args) == 0 || args[0] == "-h" {
-		a.printf("Usage: cl_status <sub-command> [<options>] [<parameters>]\n\nSub-commands:")
-		for _, l := range []string{
-			"hblinkstatus <node-name> <link-name>", "hbstatus [-v]", "listhblinks [-v] <node-name>", "listnodes [-p] [-n] [-v]",
-			"nodestatus <node-name>", "nodetype <node-name>", "rscstatus",
-		} {
-			a.printf("%s", l)
-		}
+		say(a.out, "%s\n", clUsageText)
 		return 0
 	}
 	cmd, ok := clCommands[args[0]]
@@ -79,6 +138,13 @@ func (a *app) clStatus(ctx context.Context, args []string) int {
 		say(a.err, "cl_status: ERROR: Cannot signon with heartbeat\ncl_status: ERROR: REASON: %v\n", err)
 		return clFail
 	}
+	if members != nil {
+		if q.old, err = c.Heartbeat(ctx); err != nil {
+			say(a.err, "cl_status: ERROR: Cannot signon with heartbeat\ncl_status: ERROR: REASON: %v\n", err)
+			return clFail
+		}
+		q.list()
+	}
 	if len(q.params) < cmd.params {
 		say(a.err, "Not enough parameters.\n")
 		return clUsage
@@ -88,6 +154,17 @@ func (a *app) clStatus(ctx context.Context, args []string) int {
 
 func (q *clQuery) has(option string) bool { return strings.Contains(q.options, option) }
 
+// printf prints a line as the format lays it out, with Heartbeat's tabs; only what is put
+// in is made harmless.
+func (q *clQuery) printf(format string, args ...any) {
+	for i, x := range args {
+		if s, ok := x.(string); ok {
+			args[i] = clean(s)
+		}
+	}
+	say(q.out, format+"\n", args...)
+}
+
 // answer prints a value, or with -m a sentence.
 func (q *clQuery) answer(value, sentence string, args ...any) {
 	if q.has("m") {
@@ -96,17 +173,53 @@ func (q *clQuery) answer(value, sentence string, args ...any) {
 	q.printf("%s", value)
 }
 
-func (q *clQuery) member(name string) *api.Member {
-	if i := slices.IndexFunc(q.members, func(m api.Member) bool { return m.Name == name }); i >= 0 {
-		return &q.members[i]
+// list puts the nodes in Heartbeat's order: ping nodes, nodes and links, each from the
+// last of the files to the first. Whom the files do not name comes first.
+func (q *clQuery) list() {
+	for _, p := range slices.Backward(q.old.Ping) {
+		n := clNode{name: p.Name, ping: true, state: "dead", links: []clLink{{p.Name, p.Up}}}
+		if p.Up {
+			n.state = "ping"
+		}
+		q.listed = append(q.listed, n)
 	}
-	say(q.err, "Error. May be due to incorrect node name\n")
+	place := func(m api.Member) int {
+		if i := slices.Index(q.old.Nodes, m.Name); i >= 0 {
+			return -i
+		}
+		return -len(q.old.Nodes)
+	}
+	members := slices.SortedStableFunc(slices.Values(q.members), func(x, y api.Member) int { return cmp.Compare(place(x), place(y)) })
+	for i := range members {
+		n := clNode{name: members[i].Name, state: clState(&members[i])}
+		for _, l := range slices.Backward(members[i].Links) {
+			n.links = append(n.links, clLink{l.Name, l.State == api.MemberAlive})
+		}
+		q.listed = append(q.listed, n)
+	}
+}
+
+func (q *clQuery) find(name string) *clNode {
+	if i := slices.IndexFunc(q.listed, func(n clNode) bool { return n.name == name }); i >= 0 {
+		return &q.listed[i]
+	}
 	return nil
+}
+
+func (q *clQuery) node(name string) *clNode {
+	n := q.find(name)
+	if n == nil {
+		say(q.err, "Error. May be due to incorrect node name\n")
+	}
+	return n
 }
 
 func (q *clQuery) hbstatus() int {
 	if q.members == nil {
 		q.printf("Heartbeat is stopped on this machine.")
+		if q.has("v") {
+			q.printf("(hb_api_signon: Can't initiate connection to heartbeat)")
+		}
 		return clFail
 	}
 	if !q.has("v") {
@@ -117,9 +230,11 @@ func (q *clQuery) hbstatus() int {
 	if err != nil {
 		return clOther
 	}
-	q.answer("version:\thanode "+v.Version, "Heartbeat version hanode %s", v.Version)
-	q.answer("managed by:\t\"haresources\"", "Resources controlled by \"haresources\"")
-	q.options += "v"
+	if q.has("m") {
+		q.printf("Heartbeat version hanode %s\nResources controlled by \"haresources\"", v.Version)
+	} else {
+		q.printf("version:\thanode %s\nmanaged by:\t\"haresources\"", v.Version)
+	}
 	return q.listnodes()
 }
 
@@ -127,17 +242,16 @@ func (q *clQuery) listnodes() int {
 	if q.has("m") {
 		q.printf("The nodes are as follow:")
 	}
-	if q.has("p") && !q.has("n") {
-		return 0 // no node is a ping node
-	}
-	for i := range q.members {
-		m := &q.members[i]
-		if !q.has("v") {
-			q.printf("%s", m.Name)
+	for _, n := range q.listed {
+		if q.has("p") != q.has("n") && q.has("p") != n.ping {
 			continue
 		}
-		q.printf("\n%s\t%s\t(nodetype: normal)", m.Name, clState(m))
-		q.links(m)
+		if !q.has("v") {
+			q.printf("%s", n.name)
+			continue
+		}
+		q.printf("\n%s\t%s\t(nodetype: %s)", n.name, n.state, n.kind())
+		q.links(n)
 	}
 	return 0
 }
@@ -155,72 +269,121 @@ func clState(m *api.Member) string {
 }
 
 func (q *clQuery) nodestatus() int {
-	m := q.member(q.params[0])
-	if m == nil {
+	n := q.node(q.params[0])
+	if n == nil {
 		return clUsage
 	}
-	s := clState(m)
-	q.answer(s, "The cluster node %s is %s", m.Name, s)
-	if s == "dead" {
+	q.answer(n.state, "The cluster node %s is %s", n.name, n.state)
+	if n.state == "dead" {
 		return clFail
 	}
 	return 0
 }
 
-func (q *clQuery) nodetype() int {
-	m := q.member(q.params[0])
-	if m == nil {
+func (q *clQuery) nodetype() int { return q.of("type", clNode.kind) }
+
+// nodeweight is Heartbeat's default: hanode has no weights of nodes.
+func (q *clQuery) nodeweight() int {
+	return q.of("weight", func(clNode) string { return "100" })
+}
+
+// nodesite is empty, as where nobody ran hb_setsite.
+func (q *clQuery) nodesite() int { return q.of("site", func(clNode) string { return "" }) }
+
+// of answers with what a node has of a kind.
+func (q *clQuery) of(what string, value func(clNode) string) int {
+	n := q.node(q.params[0])
+	if n == nil {
 		return clUsage
 	}
-	q.answer("normal", "The node %s's type: normal", m.Name)
+	q.answer(value(*n), "The node %s's %s: %s", n.name, what, value(*n))
 	return 0
 }
 
 func (q *clQuery) listhblinks() int {
-	i := slices.IndexFunc(q.members, func(m api.Member) bool { return m.Name == q.params[0] })
-	if i < 0 {
+	n := q.find(q.params[0])
+	if n == nil {
 		say(q.err, "cl_status: ERROR: Cannot start heartbeat link interface walk.\ncl_status: ERROR: REASON: unknown node %s\n", q.params[0])
 		return clOther
 	}
-	q.links(&q.members[i])
+	q.links(*n)
 	return 0
 }
 
-func (q *clQuery) links(m *api.Member) {
+func (q *clQuery) links(n clNode) {
 	if q.has("m") {
 		q.printf("\tthis node has the following heartbeat links:")
 	}
-	for _, l := range m.Links {
+	for _, l := range n.links {
 		if q.has("v") {
-			q.printf("\t%s\t%s", l.Name, clLink(l))
+			q.printf("\t%s\t%s", l.name, l.state())
 		} else {
-			q.printf("\t%s", l.Name)
+			q.printf("\t%s", l.name)
 		}
 	}
 }
 
-func clLink(l api.MemberLink) string {
-	if l.State == api.MemberAlive {
+func (l clLink) state() string {
+	if l.up {
 		return "up"
 	}
 	return "dead"
 }
 
 func (q *clQuery) hblinkstatus() int {
-	for _, m := range q.members {
-		for _, l := range m.Links {
-			if m.Name != q.params[0] || l.Name != q.params[1] {
+	if n := q.find(q.params[0]); n != nil {
+		for _, l := range n.links {
+			if l.name != q.params[1] {
 				continue
 			}
-			s := clLink(l)
-			q.answer(s, "The node %s's heartbeat link %s is %s", m.Name, l.Name, s)
-			if s != "up" {
+			q.answer(l.state(), "The node %s's heartbeat link %s is %s", n.name, l.name, l.state())
+			if !l.up {
 				return clFail
 			}
 			return 0
 		}
 	}
 	say(q.err, "cl_status: ERROR: Cannot get heartbeat link status\ncl_status: ERROR: REASON: %s has no link %s\n", q.params[0], q.params[1])
+	return clOther
+}
+
+// hbparameter gives the value of a directive of ha.cf.
+func (q *clQuery) hbparameter() int {
+	if !q.has("p") {
+		say(q.err, "parameter name required\n")
+		return clUsage
+	}
+	name := q.params[0]
+	value, ok := q.old.Parameters[name]
+	if name == "hbversion" {
+		v, err := q.c.Version(q.ctx)
+		value, ok = "hanode "+v.Version, err == nil
+	}
+	if !ok {
+		say(q.err, "cl_status: ERROR: Cannot get parameter %s's value\ncl_status: ERROR: REASON: it is not set\n", name)
+		return clFail
+	}
+	q.answer(value, "Heartbeat parameter %s's value: %s", name, value)
+	return 0
+}
+
+// clientstatus says whether a program that the agent started runs. Of another node's
+// nobody knows.
+func (q *clQuery) clientstatus() int {
+	self, err := q.c.Version(q.ctx)
+	node, client := q.params[0], q.params[1]
+	switch {
+	case err != nil || node != self.Node:
+		say(q.err, "cl_status: ERROR: Cannot get heartbeat client %s's status\ncl_status: ERROR: REASON: ask on that node\n", client)
+		return clOther
+	case slices.Contains(q.old.Clients, client):
+		q.printf("online")
+		return 0
+	case client == "ipfail":
+		q.printf("offline")
+		return clFail
+	}
+	say(q.err, "cl_status: ERROR: Cannot get heartbeat client %s's status\ncl_status: ERROR: REASON: nothing of that name is started with respawn\n", client)
 	return clOther
 }
 

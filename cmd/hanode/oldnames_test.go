@@ -37,9 +37,9 @@ func TestClStatus(t *testing.T) {
 		out  string
 	}{
 		{"hbstatus", 0, "Heartbeat is running on this machine.\n"},
-		{"listnodes", 0, "arbiter\nprimary\nsecondary\n"},
+		{"listnodes", 0, "arbiter\nsecondary\nprimary\n"},
 		{"listnodes -p", 0, ""},
-		{"listnodes -m -n", 0, "The nodes are as follow:\narbiter\nprimary\nsecondary\n"},
+		{"listnodes -m -n", 0, "The nodes are as follow:\narbiter\nsecondary\nprimary\n"},
 		{"nodestatus primary", 0, "active\n"},
 		{"nodestatus -m primary", 0, "The cluster node primary is active\n"},
 		{"nodestatus", 11, ""},
@@ -47,6 +47,11 @@ func TestClStatus(t *testing.T) {
 		{"nodetype primary", 0, "normal\n"},
 		{"nodetype -m primary", 0, "The node primary's type: normal\n"},
 		{"listhblinks nobody", 13, ""},
+		{"listhblinks -v secondary", 0, "\teth1\tup\n\teth0\tup\n"},
+		{"hbparameter -p deadtime", 0, "1000ms\n"},
+		{"hbparameter deadtime", 11, ""},
+		{"clientstatus primary ipfail", 1, "offline\n"},
+		{"nodesite primary", 0, "\n"},
 		{"hblinkstatus primary eth9", 13, ""},
 		{"hblinkstatus primary", 11, ""},
 		{"rscstatus", 0, "local\n"},
