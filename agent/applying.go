@@ -105,10 +105,12 @@ func (a *Agent) atRest(ctx context.Context, limit time.Duration) bool {
 			return ok
 		}
 		in, next := a.inputs(), false
-		for _, name := range in.State.GroupNames() {
-			g := in.State.Groups[name]
-			best := failover.Candidates(in, g, failover.PlacesOf(in))
-			next = next || g.GaveUp() && len(best) > 0 && best[0].Eligible
+		places := failover.PlacesOf(in)
+		for _, g := range in.State.Groups {
+			if !g.Deleted && g.GaveUp() {
+				_, ok := failover.Best(places, g)
+				next = next || ok
+			}
 		}
 		if !next {
 			return true

@@ -85,7 +85,7 @@ func (a *Agent) moved(ctx context.Context, limit time.Duration, res *api.MoveRes
 
 // target checks the wished owner, or picks the best other one.
 func target(in failover.Inputs, g *fsm.Group, want string) (id.NodeRef, error) {
-	cands := failover.Candidates(in, g, failover.PlacesOf(in))
+	cands := failover.Candidates(failover.PlacesOf(in), g)
 	var can []string
 	for _, c := range cands {
 		if c.Eligible && c.Node != g.Owner.Name {

@@ -41,66 +41,18 @@ const settleStep = hungStep / 2
 // preference, and all of them less than a device that lost its carrier.
 const pingStep = settleStep / 4
 
-// Candidates lists every member's standing for group g, best first, while the other
-// groups are at their places.
-func Candidates(in Inputs, g *fsm.Group, at Places) []Candidate {
+// Candidates lists every member's standing for group g, best first, while the groups are
+// at their places.
+func Candidates(at Places, g *fsm.Group) []Candidate {
 	var out []Candidate
-	for _, name := range in.State.NodeNames() {
-		n := in.State.Nodes[name]
-		c := Candidate{Node: name}
-		if why := ineligible(in, n, g); why != "" {
-			c.Because = why
-			out = append(out, c)
-			continue
-		}
-		f := g.Failed[name]
-		if left := in.Avoid[Place{g.Spec.Name, name}]; left > 0 && f.Count > 0 {
-			c.Because = fmt.Sprintf("failed here (%s): %s; it is tried again in %v", times(f.Count), f.Why, Seconds(left))
-			c.Failed = true
-			out = append(out, c)
-			continue
-		}
-		if why := at.forbids(g, name); why != "" {
-			c.Because = why
-			out = append(out, c)
-			continue
-		}
-		c.Eligible = true
-		weight, others := at.load(g, name)
-		c.Score = -weight
-		c.Because = fmt.Sprintf("not in prefer; owns %d other groups", others)
-		if weight != others {
-			c.Because += fmt.Sprintf(" of weight %d", weight)
-		}
-		if i := slices.Index(g.Spec.Prefer, name); i >= 0 {
-			c.Score += preferStep * (len(g.Spec.Prefer) - i)
-			c.Because = fmt.Sprintf("number %d in prefer", i+1)
-		}
-		if f.Count > 0 {
-			c.Because += fmt.Sprintf("; failed here before (%s)", times(f.Count))
-		}
-		if g.Spec.With != "" {
-			c.Because = "with " + g.Spec.With
-		}
-		if why := at.misses(in, g, name); why != "" && g.Spec.With == "" {
-			c.Alone = true
-			c.Score -= aloneStep
-			c.Because += ", but " + why
-		}
-		if in.Health[name].Hung {
-			c.Score -= hungStep
-			c.Because += ", but its disk hangs"
-		}
-		if n := in.Health[name].Unreached; n > 0 {
-			c.Score -= pingStep * min(n, 3)
-			c.Because += fmt.Sprintf(", but it reaches fewer ping nodes (by %d)", n)
-		} else if in.Health[name].Regained {
-			c.Score -= pingStep / 2
-			c.Because += ", but it reached fewer ping nodes lately"
-		}
-		if l, ok := linkstate.Of(in.Health[name].Links, g.Spec); ok && l.State == linkstate.Settling {
-			c.Score -= settleStep
-			c.Because += fmt.Sprintf(", but its %s was without a carrier lately", l.Dev)
+	for _, x := range at.nodes {
+		c := at.judge(g, x)
+		if c.Eligible {
+			if why := at.forbids(g, x.Name); why != "" {
+				c = Candidate{Node: x.Name, Because: why}
+			} else {
+				c.Because = at.because(g, x)
+			}
 		}
 		out = append(out, c)
 	}
@@ -116,9 +68,144 @@ func Candidates(in Inputs, g *fsm.Group, at Places) []Candidate {
 	return out
 }
 
-// ineligible says why node n cannot be given group g now, or "".
-func ineligible(in Inputs, n *fsm.Node, g *fsm.Group) string {
-	h := in.Health[n.Name]
+// Best is the first of Candidates, if that is eligible. Of a thousand nodes it looks at no
+// more than it must.
+func Best(at Places, g *fsm.Group) (Candidate, bool) {
+	if o := other(at.in.State, g.Spec.With); o != nil { // it goes where that is, or nowhere
+		return at.bestOf(g, at.named(at.at[o.Spec.Name]))
+	}
+	// Whoever is not in prefer scores 0 at most.
+	if c, ok := at.bestOf(g, at.named(g.Spec.Prefer...)); ok && c.Score > 0 {
+		return c, true
+	}
+	return at.bestOf(g, at.nodes)
+}
+
+// named are the members of these names.
+func (p Places) named(names ...string) (out []*standing) {
+	for _, name := range names {
+		if x := p.node[name]; x != nil && x.Node != nil && !slices.Contains(out, x) {
+			out = append(out, x)
+		}
+	}
+	return out
+}
+
+// bestOf is the best of some. What the rules say of a node takes longest to find out, so
+// that is asked of the best only, and then of the next.
+func (p Places) bestOf(g *fsm.Group, among []*standing) (Candidate, bool) {
+	first := func(a, b Candidate) int {
+		return cmp.Or(cmp.Compare(b.Score, a.Score), cmp.Compare(a.Node, b.Node))
+	}
+	var best Candidate
+	var able []Candidate // only if there are rules
+	for _, x := range among {
+		c := p.judge(g, x)
+		switch {
+		case !c.Eligible:
+		case p.ruled:
+			able = append(able, c)
+		case !best.Eligible || first(c, best) < 0:
+			best = c
+		}
+	}
+	for i := 0; i < len(able) && !best.Eligible; i++ {
+		if i == 0 {
+			k := 0
+			for j := range able {
+				if first(able[j], able[k]) < 0 {
+					k = j
+				}
+			}
+			able[0], able[k] = able[k], able[0]
+		} else if i == 1 {
+			slices.SortFunc(able[1:], first)
+		}
+		if p.forbids(g, able[i].Node) == "" {
+			best = able[i]
+		}
+	}
+	if !best.Eligible {
+		return Candidate{}, false
+	}
+	best.Because = p.because(g, p.node[best.Node])
+	return best, true
+}
+
+// judge is a node's standing for g but for what the rules forbid, and without the reason
+// if it is eligible.
+func (p Places) judge(g *fsm.Group, x *standing) Candidate {
+	c := Candidate{Node: x.Name}
+	if why := p.ineligible(x, g); why != "" {
+		c.Because = why
+		return c
+	}
+	f := g.Failed[x.Name]
+	if f.Count > 0 {
+		if left := p.in.Avoid[Place{g.Spec.Name, x.Name}]; left > 0 {
+			c.Because = fmt.Sprintf("failed here (%s): %s; it is tried again in %v", times(f.Count), f.Why, Seconds(left))
+			c.Failed = true
+			return c
+		}
+	}
+	c.Eligible = true
+	weight, _ := x.load(g, p.at[g.Spec.Name])
+	c.Score = -weight
+	if i := slices.Index(g.Spec.Prefer, x.Name); i >= 0 {
+		c.Score += preferStep * (len(g.Spec.Prefer) - i)
+	}
+	if g.Spec.With == "" && p.misses(g, x) != "" {
+		c.Alone = true
+		c.Score -= aloneStep
+	}
+	if x.health.Hung {
+		c.Score -= hungStep
+	}
+	if n := x.health.Unreached; n > 0 {
+		c.Score -= pingStep * min(n, 3)
+	} else if x.health.Regained {
+		c.Score -= pingStep / 2
+	}
+	if l, ok := linkstate.Of(x.health.Links, g.Spec); ok && l.State == linkstate.Settling {
+		c.Score -= settleStep
+	}
+	return c
+}
+
+// because says in words what judge thought of an eligible node.
+func (p Places) because(g *fsm.Group, x *standing) string {
+	weight, others := x.load(g, p.at[g.Spec.Name])
+	why := fmt.Sprintf("not in prefer; owns %d other groups", others)
+	if weight != others {
+		why += fmt.Sprintf(" of weight %d", weight)
+	}
+	if i := slices.Index(g.Spec.Prefer, x.Name); i >= 0 {
+		why = fmt.Sprintf("number %d in prefer", i+1)
+	}
+	if f := g.Failed[x.Name]; f.Count > 0 {
+		why += fmt.Sprintf("; failed here before (%s)", times(f.Count))
+	}
+	if g.Spec.With != "" {
+		why = "with " + g.Spec.With
+	} else if miss := p.misses(g, x); miss != "" {
+		why += ", but " + miss
+	}
+	if x.health.Hung {
+		why += ", but its disk hangs"
+	}
+	if n := x.health.Unreached; n > 0 {
+		why += fmt.Sprintf(", but it reaches fewer ping nodes (by %d)", n)
+	} else if x.health.Regained {
+		why += ", but it reached fewer ping nodes lately"
+	}
+	if l, ok := linkstate.Of(x.health.Links, g.Spec); ok && l.State == linkstate.Settling {
+		why += fmt.Sprintf(", but its %s was without a carrier lately", l.Dev)
+	}
+	return why
+}
+
+// unable says why a node cannot be given any group now, or "".
+func unable(n *fsm.Node, h *Health) string {
 	switch {
 	case n.Role != spec.RoleNode:
 		return "a witness owns nothing"
@@ -140,12 +227,21 @@ func ineligible(in Inputs, n *fsm.Node, g *fsm.Group) string {
 		return "alive but without a lease"
 	case h.Behind:
 		return "alive, still catching up"
-	case h.Hung && g != nil && needsDisk(g.Spec):
+	}
+	return ""
+}
+
+// ineligible says why a node cannot be given group g now, or "".
+func (p Places) ineligible(x *standing, g *fsm.Group) string {
+	switch {
+	case x.why != "":
+		return x.why
+	case x.health.Hung && needsDisk(g.Spec):
 		return "its disk hangs, and a service is noted there before it starts"
-	case g != nil && linkDown(h, g.Spec) != "":
-		return "its " + linkDown(h, g.Spec)
-	case g != nil && in.Lacks[n.Name][g.Spec.Name] != "":
-		return in.Lacks[n.Name][g.Spec.Name]
+	case linkDown(x.health, g.Spec) != "":
+		return "its " + linkDown(x.health, g.Spec)
+	case len(p.in.Lacks) > 0 && p.in.Lacks[x.Name][g.Spec.Name] != "":
+		return p.in.Lacks[x.Name][g.Spec.Name]
 	}
 	return ""
 }

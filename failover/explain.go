@@ -18,7 +18,7 @@ func Explain(in Inputs, group string) (Explanation, error) {
 	if g == nil || g.Deleted {
 		return Explanation{}, fmt.Errorf("group %q does not exist", group)
 	}
-	e := Explanation{Candidates: Candidates(in, g, PlacesOf(in))}
+	e := Explanation{Candidates: Candidates(PlacesOf(in), g)}
 	if why := waits(in, g); why != "" {
 		for i := range e.Candidates {
 			if e.Candidates[i].Eligible {
@@ -49,15 +49,13 @@ func Explain(in Inputs, group string) (Explanation, error) {
 		e.IfOwnerDies = "it goes where " + g.Spec.With + " goes"
 		return e, nil
 	}
-	for _, c := range Candidates(without, g, PlacesOf(in)) {
-		if c.Eligible {
-			e.IfOwnerDies = fmt.Sprintf("%s takes over %v after its last beat (%s)", c.Node, in.State.Timing.Deadtime, c.Because)
-			if why := g.Spec.WhyExclusive(); why != "" {
-				e.IfOwnerDies = fmt.Sprintf("%s gets it (%s), but the group is exclusive (%s): it starts there only once %s is known to be off",
-					c.Node, c.Because, why, g.Owner.Name)
-			}
-			return e, nil
+	if c, ok := Best(PlacesOf(without), g); ok {
+		e.IfOwnerDies = fmt.Sprintf("%s takes over %v after its last beat (%s)", c.Node, in.State.Timing.Deadtime, c.Because)
+		if why := g.Spec.WhyExclusive(); why != "" {
+			e.IfOwnerDies = fmt.Sprintf("%s gets it (%s), but the group is exclusive (%s): it starts there only once %s is known to be off",
+				c.Node, c.Because, why, g.Owner.Name)
 		}
+		return e, nil
 	}
 	e.IfOwnerDies = "no other node can take it: clients lose it until one can"
 	return e, nil

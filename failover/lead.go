@@ -2,6 +2,8 @@ package failover
 
 import (
 	"context"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"hanode/fsm"
@@ -14,10 +16,10 @@ import (
 type Leader interface {
 	// Inputs gathers facts; its State is a copy or locked for the call's user.
 	Inputs() Inputs
-	// Propose commits the command and waits for its verdict.
+	// Propose commits the command and waits for its verdict. Called by many at once.
 	Propose(ctx context.Context, c fsm.Command) (fsm.Result, error)
 	// Committed is told each command that went through, after its commit: the place
-	// to push records and send REVOKE.
+	// to push records and send REVOKE. Called by many at once.
 	Committed(c fsm.Command, r fsm.Result)
 }
 
@@ -27,12 +29,12 @@ type Leader interface {
 func Lead(ctx context.Context, l Leader, wake <-chan struct{}, tick *grid.Ticker) {
 	defer tick.Stop()
 	for {
-		for _, c := range Plan(l.Inputs()) {
-			r, err := l.Propose(ctx, c)
-			if err != nil {
+		for plan := Plan(l.Inputs()); len(plan) > 0; {
+			n := batch(plan)
+			if !propose(ctx, l, plan[:n]) {
 				break // it may commit all the same; the next look sees what is
 			}
-			l.Committed(c, r)
+			plan = plan[n:]
 		}
 		select {
 		case <-ctx.Done():
@@ -42,6 +44,42 @@ func Lead(ctx context.Context, l Leader, wake <-chan struct{}, tick *grid.Ticker
 			tick.Next()
 		}
 	}
+}
+
+// batch is how many of the first commands are proposed at once: takeovers say nothing about
+// each other, so that a rack of hosts that is lost takes a write or two to the disk and not
+// one for each host.
+func batch(plan []fsm.Command) int {
+	n := 0
+	for n < len(plan) && plan[n].Takeover != nil {
+		n++
+	}
+	return max(n, 1)
+}
+
+// propose commits some commands at once; false: not all of them went through.
+func propose(ctx context.Context, l Leader, cs []fsm.Command) bool {
+	one := func(c fsm.Command) bool {
+		r, err := l.Propose(ctx, c)
+		if err == nil {
+			l.Committed(c, r)
+		}
+		return err == nil
+	}
+	if len(cs) == 1 {
+		return one(cs[0])
+	}
+	var all sync.WaitGroup
+	var failed atomic.Bool
+	for _, c := range cs {
+		all.Go(func() {
+			if !one(c) {
+				failed.Store(true)
+			}
+		})
+	}
+	all.Wait()
+	return !failed.Load()
 }
 
 // Opinion is what one voter last said about who is silent.

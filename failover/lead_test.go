@@ -19,9 +19,11 @@ import (
 // fakeLeader commits to a machine of its own, with faults.
 type fakeLeader struct {
 	*world
-	mu        sync.Mutex // guards health
-	lost      int        // this many proposals fail before they commit
-	ambiguous bool       // the next one commits, and fails
+	mu        sync.Mutex    // guards the world and what follows
+	wait      time.Duration // that a commit takes
+	most, now int           // proposals that were under way at once, and are
+	lost      int           // this many proposals fail before they commit
+	ambiguous bool          // the next one commits, and fails
 	log       []string
 	begin     time.Time
 }
@@ -46,6 +48,16 @@ func (f *fakeLeader) die() {
 }
 
 func (f *fakeLeader) Propose(_ context.Context, c fsm.Command) (fsm.Result, error) {
+	f.mu.Lock()
+	f.now++
+	f.most = max(f.most, f.now)
+	f.mu.Unlock()
+	if f.wait > 0 {
+		time.Sleep(f.wait)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.now--
 	if f.lost > 0 {
 		f.lost--
 		f.note("lost")
@@ -60,7 +72,11 @@ func (f *fakeLeader) Propose(_ context.Context, c fsm.Command) (fsm.Result, erro
 	return r, nil
 }
 
-func (f *fakeLeader) Committed(_ fsm.Command, r fsm.Result) { f.note("committed %v", r.Touched) }
+func (f *fakeLeader) Committed(_ fsm.Command, r fsm.Result) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.note("committed %v", r.Touched)
+}
 
 func newFakeLeader() *fakeLeader {
 	f := &fakeLeader{world: newWorld(), begin: time.Now()}
@@ -152,6 +168,32 @@ func TestLead(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { c.run(t, newFakeLeader()) })
+		})
+	}
+}
+
+// TestLeadTakesARackOver: the nodes of a rack are fenced side by side, so that the last of
+// them does not wait for a commit of each before it; and when some of that is lost, the
+// next look does the rest.
+func TestLeadTakesARackOver(t *testing.T) {
+	for _, lost := range []int{0, 7} {
+		synctest.Test(t, func(t *testing.T) {
+			f := &fakeLeader{world: bigWorld(t, 300, 900, false), begin: time.Now(), wait: 5 * time.Millisecond, lost: lost}
+			f.loseRack()
+			lead(f, 50*time.Millisecond, nil)
+			fenced := 0
+			for _, n := range f.m.Copy().Nodes {
+				if n.Fenced {
+					fenced++
+				}
+			}
+			if lost == 0 && (fenced != rackNodes || f.most != rackNodes) {
+				t.Errorf("%d nodes are fenced after 50 ms, %d proposals were under way at once", fenced, f.most)
+			}
+			lead(f, 250*time.Millisecond, nil)
+			if again := Plan(f.inputs()); len(again) > 0 {
+				t.Errorf("still to do: %d commands", len(again))
+			}
 		})
 	}
 }

@@ -29,8 +29,8 @@ func (p *planner) cutOffWith(g *fsm.Group) bool {
 	}) {
 		return false
 	}
-	best := Candidates(p.in, g, p.at)
-	return len(best) > 0 && best[0].Eligible && !best[0].Alone && best[0].Node != g.Owner.Name
+	best, ok := Best(p.at, g)
+	return ok && !best.Alone && best.Node != g.Owner.Name
 }
 
 // Unreachable says why clients cannot reach group g although its owner is well: its
@@ -45,10 +45,8 @@ func Unreachable(in Inputs, g *fsm.Group) string {
 	if why == "" || h.Dead {
 		return ""
 	}
-	for _, c := range Candidates(in, g, PlacesOf(in)) {
-		if c.Eligible {
-			return ""
-		}
+	if _, ok := Best(PlacesOf(in), g); ok {
+		return ""
 	}
 	return fmt.Sprintf("%s stays on %s, whose %s, because no other node can take it", g.Spec.Name, g.Owner.Name, why)
 }

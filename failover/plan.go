@@ -54,6 +54,9 @@ func (p *planner) commit(c fsm.Command) {
 // releases writes down tokens, so that their holders can stop sending them.
 func (p *planner) releases() {
 	var claims []id.Claim
+	if len(p.in.Tokens) == 0 {
+		return
+	}
 	for _, name := range slices.Sorted(maps.Keys(p.in.State.Groups)) {
 		g := p.in.State.Groups[name]
 		for _, w := range g.Waits {
@@ -91,31 +94,27 @@ func fence(in Inputs, g *fsm.Group) id.NodeRef {
 // alone: fencing it would help nobody, and if it was only cut off it may go on. Then
 // come the moves that take no fence.
 func (p *planner) takeovers() {
-	names := slices.Sorted(maps.Keys(p.assigns))
-	for _, name := range p.in.State.NodeNames() {
-		n := p.in.State.Nodes[name]
-		h := p.in.Health[name]
-		if !n.Registered() || !h.Dead || p.in.State.Manual {
-			continue
-		}
-		t := fsm.Takeover{Fence: n.Ref(), Cause: "failover", WhyFence: h.Why}
-		for _, gn := range names {
-			if a := p.assigns[gn]; a.fence == n.Ref() {
-				t.Assigns = append(t.Assigns, a.Assign)
-			}
-		}
-		waited := false
-		for _, g := range p.in.State.Groups {
-			waited = waited || slices.ContainsFunc(g.Waits, func(w fsm.Wait) bool { return w.Node == n.Ref() })
-		}
-		if len(t.Assigns) > 0 || waited {
-			p.commit(fsm.Command{Takeover: &t})
-		}
-	}
-	byCause := map[string][]fsm.Assign{}
-	for _, gn := range names {
+	from, byCause := map[id.NodeRef][]fsm.Assign{}, map[string][]fsm.Assign{}
+	for _, gn := range slices.Sorted(maps.Keys(p.assigns)) {
 		if a := p.assigns[gn]; a.fence.Zero() {
 			byCause[a.cause] = append(byCause[a.cause], a.Assign)
+		} else {
+			from[a.fence] = append(from[a.fence], a.Assign)
+		}
+	}
+	waited := map[id.NodeRef]bool{}
+	for _, g := range p.in.State.Groups {
+		for _, w := range g.Waits {
+			waited[w.Node] = true
+		}
+	}
+	for _, x := range p.at.nodes {
+		if !x.Registered() || !x.health.Dead || p.in.State.Manual {
+			continue
+		}
+		t := fsm.Takeover{Fence: x.Ref(), Cause: "failover", WhyFence: x.health.Why, Assigns: from[x.Ref()]}
+		if len(t.Assigns) > 0 || waited[x.Ref()] {
+			p.commit(fsm.Command{Takeover: &t})
 		}
 	}
 	for _, cause := range slices.Sorted(maps.Keys(byCause)) {
@@ -125,12 +124,12 @@ func (p *planner) takeovers() {
 
 // assign gives g to its best candidate; false if there is none.
 func (p *planner) assign(g *fsm.Group) (fsm.Assign, bool) {
-	best := Candidates(p.in, g, p.at)
-	if len(best) == 0 || !best[0].Eligible {
+	best, ok := Best(p.at, g)
+	if !ok {
 		return fsm.Assign{}, false
 	}
-	to := p.in.State.Nodes[best[0].Node]
-	a := fsm.Assign{Group: g.Spec.Name, Epoch: g.Epoch + 1, To: to.Ref(), Why: best[0].Because}
+	to := p.in.State.Nodes[best.Node]
+	a := fsm.Assign{Group: g.Spec.Name, Epoch: g.Epoch + 1, To: to.Ref(), Why: best.Because}
 	for _, w := range g.Waits {
 		if p.in.Tokens[w.Claim] {
 			a.Released = append(a.Released, w.Claim)
@@ -145,7 +144,7 @@ func (p *planner) assign(g *fsm.Group) (fsm.Assign, bool) {
 // groups moves what has no owner, an owner that must give way, or a better one. One
 // move can make room for another, so it looks again until nothing changes.
 func (p *planner) groups() {
-	order := inOrder(p.in)
+	order := p.at.inOrder()
 	for range len(order) + 1 {
 		changed := false
 		for _, g := range order {
@@ -161,7 +160,8 @@ func (p *planner) groups() {
 func (p *planner) group(g *fsm.Group) bool {
 	name := g.Spec.Name
 	before, done := p.assigns[name]
-	if _, moves := p.assigns[g.Spec.After]; moves || waits(p.in, g) != "" {
+	_, moves := p.assigns[g.Spec.After]
+	if g.Spec.After != "" && (moves || waits(p.in, g) != "") {
 		if done { // room was made for the other one meanwhile
 			delete(p.assigns, name)
 			p.at.lift(name)
@@ -235,8 +235,8 @@ func (p *planner) cause(g *fsm.Group) string {
 		return "failure"
 	}
 	if n := p.in.Health[owner.Name].Unreached; n > 0 {
-		best := Candidates(p.in, g, p.at)
-		if len(best) > 0 && best[0].Eligible && best[0].Node != owner.Name && p.in.Health[best[0].Node].Unreached < n {
+		best, ok := Best(p.at, g)
+		if ok && best.Node != owner.Name && p.in.Health[best.Node].Unreached < n {
 			return "ping"
 		}
 	}
@@ -254,8 +254,8 @@ func (p *planner) failedWith(g *fsm.Group) bool {
 	}) {
 		return false
 	}
-	best := Candidates(p.in, g, p.at)
-	return len(best) > 0 && best[0].Eligible && !best[0].Alone && best[0].Node != g.Owner.Name
+	best, ok := Best(p.at, g)
+	return ok && !best.Alone && best.Node != g.Owner.Name
 }
 
 // TooSoon is for how much longer g does not move by itself, because it did so a
@@ -273,7 +273,7 @@ func Calming(in Inputs, g *fsm.Group) time.Duration {
 	if left == 0 || !g.GaveUp() {
 		return 0
 	}
-	if best := Candidates(in, g, PlacesOf(in)); len(best) == 0 || !best[0].Eligible {
+	if _, ok := Best(PlacesOf(in), g); !ok {
 		return 0
 	}
 	return left
@@ -281,13 +281,13 @@ func Calming(in Inputs, g *fsm.Group) time.Duration {
 
 // firstChoice: the group's most preferred node can take it right now.
 func (p *planner) firstChoice(g *fsm.Group) bool {
-	best := Candidates(p.in, g, p.at)
-	return len(best) > 0 && best[0].Eligible && (g.Spec.With != "" || len(g.Spec.Prefer) > 0 && best[0].Node == g.Spec.Prefer[0])
+	best, ok := Best(p.at, g)
+	return ok && (g.Spec.With != "" || len(g.Spec.Prefer) > 0 && best.Node == g.Spec.Prefer[0])
 }
 
 func (p *planner) ifElsewhere(g *fsm.Group, cause string) string {
-	best := Candidates(p.in, g, p.at)
-	if len(best) == 0 || !best[0].Eligible || best[0].Node == g.Owner.Name {
+	best, ok := Best(p.at, g)
+	if !ok || best.Node == g.Owner.Name {
 		return ""
 	}
 	return cause
@@ -308,11 +308,11 @@ func (p *planner) failback(g *fsm.Group) string {
 	if rank(g.Owner.Name) == 0 {
 		return ""
 	}
-	best := Candidates(p.in, g, p.at)
-	if len(best) == 0 || !best[0].Eligible || rank(best[0].Node) >= rank(g.Owner.Name) {
+	best, ok := Best(p.at, g)
+	if !ok || rank(best.Node) >= rank(g.Owner.Name) {
 		return ""
 	}
-	h := p.in.Health[best[0].Node]
+	h := p.in.Health[best.Node]
 	if h.Hung || h.Unreached > 0 || h.Regained || h.Healthy < g.Spec.Failback.After {
 		return ""
 	}

@@ -148,6 +148,12 @@ func TestPlanHolds(t *testing.T) {
 		w := drawWorld(t)
 		in := w.inputs()
 		before := in.State.Clone()
+		for _, g := range PlacesOf(in).groups {
+			all := Candidates(PlacesOf(in), g)
+			if best, ok := Best(PlacesOf(in), g); ok != all[0].Eligible || ok && best != all[0] {
+				t.Fatalf("%s: the best is %+v (%v) of %+v", g.Spec.Name, best, ok, all)
+			}
+		}
 		plan := Plan(in)
 		if again := Plan(in); !cmp.Equal(plan, again) {
 			t.Fatalf("equal inputs, other plan:\n%s\n%s", showPlan(plan), showPlan(again))

@@ -14,7 +14,9 @@ import (
 // apply carries out one command. Rejections change nothing.
 func (s *State) apply(c Command) Result {
 	res := s.carryOut(c)
-	res.Touched = append(res.Touched, s.endRegistrations()...)
+	if c.Holding == nil && c.Report == nil { // of these there are most, and they end none
+		res.Touched = append(res.Touched, s.endRegistrations()...)
+	}
 	return res
 }
 
@@ -31,8 +33,7 @@ func (s *State) over(r id.NodeRef) bool {
 // entry: under an older list, voters of a newer one that have not applied the
 // fence yet could still be a majority for the lease (R3).
 func (s *State) endRegistrations() (touched []string) {
-	for _, name := range slices.Sorted(maps.Keys(s.Groups)) {
-		g := s.Groups[name]
+	for name, g := range s.Groups {
 		for i, w := range g.Waits {
 			live := !s.over(w.Node)
 			if w.Live && !live {
@@ -102,6 +103,12 @@ func (s *State) carryOut(c Command) Result {
 	return Result{}
 }
 
+// registers reports whether the command may change who is registered, or who votes.
+func (c Command) registers() bool {
+	return c.Holding == nil && c.Report == nil && c.Released == nil && c.SetGroups == nil && c.Failed == nil &&
+		(c.Takeover == nil || !c.Takeover.Fence.Zero())
+}
+
 func rejected(format string, args ...any) Result {
 	return Result{Rejected: fmt.Sprintf(format, args...)}
 }
@@ -111,7 +118,7 @@ func (s *State) event(e Event) {
 	e.Index = s.EventSeq
 	s.Events = append(s.Events, e)
 	if over := len(s.Events) - keepEvents; over > 0 {
-		s.Events = slices.Delete(s.Events, 0, over)
+		s.Events = s.Events[over:] // moved only when it has no room to grow
 	}
 }
 
@@ -174,8 +181,7 @@ func (s *State) register(c *Register, at time.Time) Result {
 	old := func(r id.NodeRef, host string) bool {
 		return r.Name == c.Node && r.Inc < n.Inc && (host == c.HostID || s.Manual && rebooted(host, c.HostID))
 	}
-	for _, name := range slices.Sorted(maps.Keys(s.Groups)) {
-		g := s.Groups[name]
+	for name, g := range s.Groups {
 		before := len(g.Waits)
 		g.Waits = slices.DeleteFunc(g.Waits, func(w Wait) bool { return old(w.Node, w.HostID) })
 		if old(g.Owner, g.OwnerHost) {
@@ -205,8 +211,8 @@ func (s *State) takeover(c *Takeover, at time.Time) Result {
 			n.Fenced = true
 			s.event(Event{Time: at, Node: n.Name, Kind: "fenced", Cause: c.Cause, Text: fmt.Sprintf("%s fenced: %s", c.Fence, c.WhyFence)})
 		}
-		for _, name := range slices.Sorted(maps.Keys(s.Groups)) {
-			if g := s.Groups[name]; g.Owner == c.Fence {
+		for name, g := range s.Groups {
+			if g.Owner == c.Fence {
 				g.Started = false
 				res.Touched = append(res.Touched, name)
 			}
@@ -355,8 +361,9 @@ func (s *State) setGroups(c *SetGroups, at time.Time) Result {
 		want[g.Name] = g
 	}
 	inherited := map[string][]Wait{}
+	claims := s.claims()
 	for _, w := range c.Groups {
-		inherited[w.Name] = s.addressWaits(w)
+		inherited[w.Name] = s.addressWaits(w, claims)
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.Groups)) {
 		g := s.Groups[name]
@@ -426,27 +433,47 @@ func (s *State) setGroups(c *SetGroups, at time.Time) Result {
 // group of that name did not have before. A claim covers the addresses that its
 // group had at its epoch, whatever the group has now: an address may be taken
 // from one group today and given to another tomorrow, before its holder let go.
-func (s *State) addressWaits(w spec.Group) []Wait {
+func (s *State) addressWaits(w spec.Group, claims addressClaims) []Wait {
 	had := map[string]bool{}
 	if g := s.Groups[w.Name]; g != nil && !g.Deleted {
 		had = addresses(g.Spec)
 	}
 	fresh := filter(addresses(w), func(bool) bool { return true })
 	maps.DeleteFunc(fresh, func(a string, _ bool) bool { return had[a] })
+	var at []int
+	for a := range fresh {
+		at = append(at, claims.of[a]...)
+	}
+	slices.Sort(at)
 	var out []Wait
+	for _, i := range slices.Compact(at) {
+		if claims.in[i] != w.Name {
+			out = append(out, claims.all[i])
+		}
+	}
+	return out
+}
+
+// addressClaims are all claims, in the order of the groups that have or wait for them.
+type addressClaims struct {
+	all []Wait
+	in  []string         // the group of each
+	of  map[string][]int // by address
+}
+
+func (s *State) claims() addressClaims {
+	out := addressClaims{of: map[string][]int{}}
 	for _, name := range slices.Sorted(maps.Keys(s.Groups)) {
 		g := s.Groups[name]
-		if name == w.Name {
-			continue
-		}
 		claims := slices.Clone(g.Waits)
 		if !g.Owner.Zero() && !g.OwnerReleased {
 			claims = append(claims, g.ownerClaim())
 		}
 		for _, c := range claims {
-			if slices.ContainsFunc(c.Addresses, func(a string) bool { return fresh[a] }) {
-				out = append(out, c)
+			for _, a := range c.Addresses {
+				out.of[a] = append(out.of[a], len(out.all))
 			}
+			out.all, out.in = append(out.all, c), append(out.in, name)
 		}
 	}
 	return out

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 )
 
 // Result is the verdict on one command. Raft may report an error for an entry
@@ -30,6 +31,7 @@ type Machine struct {
 	broken error
 
 	watch []func(Change)
+	copy  atomic.Pointer[State] // of st as it is; nil = none was asked for
 }
 
 // Change tells a watcher what an entry touched. It is called in log order with
@@ -38,6 +40,8 @@ type Change struct {
 	State  *State
 	Groups []string // groups whose record changed
 	All    bool     // a snapshot was restored: everything may differ
+	// Registers: who is registered, and who votes, may differ too.
+	Registers bool
 }
 
 // NewMachine returns a machine in the state before founding.
@@ -48,7 +52,7 @@ func (m *Machine) Watch(fn func(Change)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.watch = append(m.watch, fn)
-	fn(Change{State: m.st, All: true})
+	fn(Change{State: m.st, All: true, Registers: true})
 }
 
 // View calls fn with the state locked for reading.
@@ -58,11 +62,17 @@ func (m *Machine) View(fn func(*State)) {
 	fn(m.st)
 }
 
-// Copy returns a deep copy of the state.
+// Copy returns the state as it is now; it will not change. Whoever asks before the next
+// entry gets the same one, so it is to be read only.
 func (m *Machine) Copy() *State {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	return m.st.Clone()
+	c := m.copy.Load()
+	if c == nil {
+		c = m.st.Clone()
+		m.copy.Store(c)
+	}
+	return c
 }
 
 // Broken returns why the machine stopped applying, or nil. A machine that met an
@@ -92,9 +102,10 @@ func (m *Machine) Apply(index uint64, data []byte) Result {
 	}
 	res := m.st.apply(cmd)
 	m.st.Index = index
+	m.copy.Store(nil)
 	slices.Sort(res.Touched)
 	res.Touched = slices.Compact(res.Touched)
-	m.notify(Change{State: m.st, Groups: res.Touched})
+	m.notify(Change{State: m.st, Groups: res.Touched, Registers: cmd.registers()})
 	return res
 }
 
@@ -106,6 +117,7 @@ func (m *Machine) Amend(cmd Command) Result {
 	if m.broken != nil {
 		return Result{Rejected: m.broken.Error()}
 	}
+	m.copy.Store(nil)
 	return m.st.apply(cmd)
 }
 
@@ -114,6 +126,7 @@ func (m *Machine) Advance(index uint64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.st.Index = max(m.st.Index, index)
+	m.copy.Store(nil)
 	m.notify(Change{State: m.st})
 }
 
@@ -152,7 +165,8 @@ func (m *Machine) Restore(b []byte) error {
 		return nil
 	}
 	m.st = st
-	m.notify(Change{State: m.st, All: true})
+	m.copy.Store(nil)
+	m.notify(Change{State: m.st, All: true, Registers: true})
 	return nil
 }
 

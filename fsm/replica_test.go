@@ -2,6 +2,7 @@ package fsm_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -249,17 +250,28 @@ func TestCopyIsACopy(t *testing.T) {
 	r := running(t)
 	r.must(assign("web", 2, ref("b", 1)))
 	before := r.json()
-	c := r.Copy()
+	same := r.Copy()
+	if r.Copy() != same {
+		t.Error("a second copy was made although nothing changed")
+	}
+	c := same.Clone()
 	c.Groups["web"].Waits[0].Epoch = 99
 	c.Groups["web"].Owner = id.NodeRef{}
 	c.Nodes["a"].Fenced = true
 	c.Events[0].Text = "spoilt"
 	delete(c.Nodes, "b")
 	if r.json() != before {
-		t.Error("changing a copy changed the machine")
+		t.Error("changing a clone changed the machine")
 	}
-	rec := r.Copy().Groups["web"].Record()
+	had, err := json.Marshal(same)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rec := same.Groups["web"].Record()
 	r.must(released(claim("web", ref("a", 1), 1)))
+	if now, err := json.Marshal(same); err != nil || string(now) != string(had) || r.Copy() == same {
+		t.Errorf("an entry changed a copy that was made before it: %v", err)
+	}
 	if len(rec.Waits) != 1 || rec.Waits[0].Epoch != 1 {
 		t.Error("a record changed after it was made")
 	}

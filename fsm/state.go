@@ -301,12 +301,12 @@ func (s *State) Founded() bool { return s.Cluster != "" }
 
 // NodeNames lists members that were not removed, sorted.
 func (s *State) NodeNames() []string {
-	return slices.Sorted(maps.Keys(filter(s.Nodes, func(n *Node) bool { return !n.Removed })))
+	return names(s.Nodes, func(n *Node) bool { return !n.Removed })
 }
 
 // GroupNames lists groups that exist, sorted.
 func (s *State) GroupNames() []string {
-	return slices.Sorted(maps.Keys(filter(s.Groups, func(g *Group) bool { return !g.Deleted })))
+	return names(s.Groups, func(g *Group) bool { return !g.Deleted })
 }
 
 // Specs lists the wanted groups, sorted by name.
@@ -362,20 +362,35 @@ func filter[V any](m map[string]V, keep func(V) bool) map[string]V {
 	return out
 }
 
+// names lists those to keep, sorted.
+func names[V any](m map[string]V, keep func(V) bool) []string {
+	var out []string
+	for k, v := range m {
+		if keep(v) {
+			out = append(out, k)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
 // Clone returns a deep copy.
 func (s *State) Clone() *State {
 	c := *s
 	c.Nodes = make(map[string]*Node, len(s.Nodes))
+	nodes := make([]Node, 0, len(s.Nodes)) // two pieces of memory, not ten thousand
 	for k, n := range s.Nodes {
-		cp := *n
-		c.Nodes[k] = &cp
+		nodes = append(nodes, *n)
+		c.Nodes[k] = &nodes[len(nodes)-1]
 	}
 	c.Groups = make(map[string]*Group, len(s.Groups))
+	groups := make([]Group, 0, len(s.Groups))
 	for k, g := range s.Groups {
-		cp := *g
+		groups = append(groups, *g)
+		cp := &groups[len(groups)-1]
 		cp.Waits = slices.Clone(g.Waits)
 		cp.Failed = maps.Clone(g.Failed)
-		c.Groups[k] = &cp
+		c.Groups[k] = cp
 	}
 	c.Tokens = maps.Clone(s.Tokens)
 	c.Events = slices.Clone(s.Events)
