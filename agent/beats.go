@@ -123,6 +123,12 @@ func (a *Agent) sayBeat(m *mouth) {
 	b.Term, b.Leads, b.Hung = r.term, r.leads, r.hung
 	m.Buf = b.Append(m.Buf[:0])
 	m.Send(m.Buf, to...)
+	if registered && len(v.silent) > lease.MaxSilent {
+		for _, part := range lease.Silents(b.Ref.Inc, b.Seq, v.silent) {
+			m.Buf = part.Append(m.Buf[:0])
+			m.Send(m.Buf, to...)
+		}
+	}
 }
 
 // voterLoop is the voter's clock: who is silent, whose promise has ended, is the

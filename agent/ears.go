@@ -31,6 +31,63 @@ type ear struct {
 	answered clock.Instant
 	links    linkReport // the newest, and
 	linksAt  clock.Instant
+	// whole is the newest list of those it misses that came whole, where a beat has no
+	// room for it; coming the one that does not yet.
+	whole, coming silentList
+}
+
+// silentList is whom a voter misses, in the parts that came.
+type silentList struct {
+	inc, seq uint64
+	parts    [][]id.NodeRef
+	missing  int // parts
+	at       clock.Instant
+}
+
+// noteSilent takes a part of a list; news: the list is whole, and another than before.
+func (e *ears) noteSilent(from string, s lease.Silent, now clock.Instant) (news bool) {
+	x := e.of(from)
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	c := &x.coming
+	if c.inc != s.Inc || c.seq != s.Seq {
+		if s.Inc < c.inc || s.Inc == c.inc && s.Seq < c.seq {
+			return false // late, or recorded and sent again
+		}
+		*c = silentList{inc: s.Inc, seq: s.Seq, parts: make([][]id.NodeRef, s.Parts), missing: s.Parts}
+	}
+	if len(c.parts) != s.Parts || c.parts[s.Part] != nil || len(s.Refs) == 0 {
+		return false
+	}
+	c.parts[s.Part] = s.Refs
+	if c.missing--; c.missing > 0 {
+		return false
+	}
+	c.at = now
+	news = !slices.EqualFunc(c.parts, x.whole.parts, slices.Equal)
+	x.whole = *c
+	return news
+}
+
+// silent is whom a voter misses, by its newest beat and by the newest list that came whole
+// within limit.
+func (x *ear) silent(now clock.Instant, limit time.Duration) map[id.NodeRef]bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	out := map[id.NodeRef]bool{}
+	for _, r := range x.heard.beat.Silent {
+		out[r] = true
+	}
+	l := &x.whole
+	if len(x.heard.beat.Silent) < lease.MaxSilent || l.inc != x.heard.beat.Ref.Inc || now.Elapsed(l.at) >= limit {
+		return out
+	}
+	for _, part := range l.parts {
+		for _, r := range part {
+			out[r] = true
+		}
+	}
+	return out
 }
 
 type heard struct {
@@ -103,10 +160,10 @@ func (e *ears) of(name string) *ear {
 	return t[name]
 }
 
-// note takes a beat and reports whether it says anything new. What came before woke,
-// when this process was last stalled, does not tell how late this beat is; dead is the
-// deadtime.
-func (e *ears) note(from string, b lease.Beat, now, woke clock.Instant, dead time.Duration) (news bool) {
+// note takes a beat and reports whether it says anything new, and whether it misses
+// others than the one before it. What came before woke, when this process was last
+// stalled, does not tell how late this beat is; dead is the deadtime.
+func (e *ears) note(from string, b lease.Beat, now, woke clock.Instant, dead time.Duration) (news, misses bool) {
 	x := e.of(from)
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -117,10 +174,10 @@ func (e *ears) note(from string, b lease.Beat, now, woke clock.Instant, dead tim
 	// which a reboot sets back, so among those only an equal number is one.
 	if b.Ref.Inc == 0 {
 		if known && b.Ref == h.beat.Ref && b.Seq == h.beat.Seq {
-			return false
+			return false, false
 		}
 	} else if b.Ref.Inc < h.newest || b.Ref.Inc == h.newest && b.Seq <= h.seq {
-		return false
+		return false, false
 	}
 	gap := now.Elapsed(h.at)
 	if known && b.Ref == h.beat.Ref && b.Ref.Inc > 0 && woke.Before(h.at) {
@@ -130,8 +187,9 @@ func (e *ears) note(from string, b lease.Beat, now, woke clock.Instant, dead tim
 	if b.Ref.Inc > 0 {
 		h.registered, h.newest, h.seq = now, b.Ref.Inc, b.Seq
 	}
+	misses = !slices.Equal(h.beat.Silent, b.Silent)
 	h.beat, h.at = b, now
-	return true
+	return true, misses
 }
 
 // forget starts to measure gaps anew.
@@ -249,7 +307,7 @@ func (a *Agent) handle(p gossip.Packet) {
 		if r, err := lease.ParseRevoke(p.Payload); err == nil {
 			a.onRevoke(p.From, r)
 		}
-	case lease.KindExpired, lease.KindToken, lease.KindRecord, lease.KindLate, lease.KindLinks, lease.KindHeld:
+	case lease.KindExpired, lease.KindToken, lease.KindRecord, lease.KindLate, lease.KindLinks, lease.KindHeld, lease.KindSilent:
 		a.posts.put(post{at: a.host.Clock.Now(), from: p.From, payload: slices.Clone(p.Payload)})
 	}
 }
@@ -264,7 +322,8 @@ func (a *Agent) onBeat(b lease.Beat, back *gossip.Sender) {
 	voter := a.grant.voter
 	version, names := a.grant.List()
 	a.grant.Unlock()
-	if !a.ears.note(b.Ref.Name, b, now, a.woke(), a.timing().Deadtime) {
+	news, misses := a.ears.note(b.Ref.Name, b, now, a.woke(), a.timing().Deadtime)
+	if !news {
 		return
 	}
 	if voter {
@@ -275,7 +334,7 @@ func (a *Agent) onBeat(b lease.Beat, back *gossip.Sender) {
 		back.Buf = r.Append(back.Buf[:0])
 		back.Send(back.Buf, b.Ref.Name)
 	}
-	if len(b.Silent) > 0 {
+	if misses { // of hosts that are switched off it tells again and again
 		signal(a.lead.wake)
 	}
 	if len(b.Tokens) > 0 {
@@ -388,20 +447,9 @@ func (a *Agent) onChange(c fsm.Change) {
 		a.tm.Store(&t)
 		a.two.manual.Store(c.State.Manual)
 	}
-	regs := make(map[string]lease.Registration, len(c.State.Nodes))
-	for name, n := range c.State.Nodes {
-		regs[name] = lease.Registration{Inc: n.Inc, Fenced: n.Fenced, Bound: n.Bound}
+	if c.Registers {
+		a.onRegisters(c.State)
 	}
-	a.grant.Lock()
-	a.grant.Applied(a.host.Clock.Now(), c.State.Voters.Version, c.State.Voters.Names, regs)
-	a.grant.voter = c.State.Voters.Has(a.cfg.Name)
-	a.speak()
-	a.grant.Unlock()
-	a.hold.Lock()
-	if a.hold.holder != nil {
-		a.hold.holder.SetVoters(c.State.Voters.Version, c.State.Voters.Names)
-	}
-	a.hold.Unlock()
 	if c.State.Rotation != a.keys.wanted || len(c.State.Retired) != a.keys.gone {
 		a.keys.wanted, a.keys.gone = c.State.Rotation, len(c.State.Retired)
 		signal(a.keys.news)
@@ -411,15 +459,31 @@ func (a *Agent) onChange(c fsm.Change) {
 	signal(a.lead.wake)
 }
 
-// opinions are what each voter says about who is silent, as the leader heard it.
-func (a *Agent) opinions(now clock.Instant) map[string]failover.Opinion {
+// onRegisters tells the voter and the holder who is registered, and who votes.
+func (a *Agent) onRegisters(s *fsm.State) {
+	regs := make(map[string]lease.Registration, len(s.Nodes))
+	for name, n := range s.Nodes {
+		regs[name] = lease.Registration{Inc: n.Inc, Fenced: n.Fenced, Bound: n.Bound}
+	}
+	a.grant.Lock()
+	a.grant.Applied(a.host.Clock.Now(), s.Voters.Version, s.Voters.Names, regs)
+	a.grant.voter = s.Voters.Has(a.cfg.Name)
+	a.speak()
+	a.grant.Unlock()
+	a.hold.Lock()
+	if a.hold.holder != nil {
+		a.hold.holder.SetVoters(s.Voters.Version, s.Voters.Names)
+	}
+	a.hold.Unlock()
+}
+
+// opinions are what each of the voters says about who is silent, as the leader heard it.
+func (a *Agent) opinions(voters []string, now clock.Instant) map[string]failover.Opinion {
 	out := map[string]failover.Opinion{}
-	for name, h := range a.ears.all() {
-		o := failover.Opinion{Age: now.Elapsed(h.at), Silent: map[id.NodeRef]bool{}}
-		for _, r := range h.beat.Silent {
-			o.Silent[r] = true
+	for _, name := range voters {
+		if h, ok := a.ears.get(name); ok {
+			out[name] = failover.Opinion{Age: now.Elapsed(h.at), Silent: a.ears.of(name).silent(now, a.timing().Deadtime)}
 		}
-		out[name] = o
 	}
 	own := failover.Opinion{Silent: map[id.NodeRef]bool{}}
 	for _, r := range a.voice.Load().silent {

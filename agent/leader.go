@@ -156,7 +156,7 @@ func (a *Agent) inputs() failover.Inputs {
 		Tokens: map[id.Claim]bool{}, Formed: a.lead.formedBy(a, now),
 	}
 	t := a.timing()
-	opinions := a.opinions(now)
+	opinions := a.opinions(in.State.Voters.Names, now)
 	heard := a.ears.all()
 	serving := a.serving(now, in.State, heard)
 	a.lead.mu.Lock()

@@ -101,6 +101,10 @@ func (a *Agent) read(p post) {
 		}
 	case lease.KindLinks:
 		a.onLinks(p.from, b[1:], p.at)
+	case lease.KindSilent:
+		if s, err := lease.ParseSilent(b); err == nil && a.ears.noteSilent(p.from, s, p.at) {
+			signal(a.lead.wake)
+		}
 	case lease.KindHeld:
 		if h, err := cluster.ParseHeld(b[1:]); err == nil {
 			a.known.hear(p.from, h)

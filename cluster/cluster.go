@@ -138,10 +138,14 @@ func HasState(s Stores) (bool, error) {
 
 // Bootstrap writes the founders' configuration as the first entry. Every founder
 // writes the same one, so it is safe on each of them; never call it on a node
-// that has state.
+// that has state. A founder without a vote writes none: it gets the log from those who
+// vote.
 func (n *Node) Bootstrap(servers []Server) error {
 	var c raft.Configuration
 	for _, s := range servers {
+		if s.Name == n.cfg.Name && !s.Voter {
+			return nil
+		}
 		suffrage := raft.Nonvoter
 		if s.Voter {
 			suffrage = raft.Voter

@@ -23,6 +23,7 @@ const (
 	KindLate    Kind = 7 // body is the agent's: an election hint
 	KindLinks   Kind = 8 // body is the agent's: the sender's devices
 	KindHeld    Kind = 9 // body is the agent's: how far the sender's disk has got
+	KindSilent  Kind = 10
 )
 
 // MaxMessage bounds an encoded message; it fits one datagram on any link after
@@ -51,7 +52,7 @@ type Beat struct {
 	// Hung: the sender's disk does not finish a write. It can hold, not start.
 	Hung bool
 	// Silent lists registrations that the sender, a voter, has not heard for
-	// deadtime.
+	// deadtime, the first MaxSilent of them: if there are more, see [Silent].
 	Silent []id.NodeRef
 	// Tokens the sender owes; only while it has no better way (R10).
 	Tokens []id.Claim
@@ -64,6 +65,41 @@ type Reply struct {
 	Answer  Answer
 	Version uint64
 	Voters  []string // only with Behind
+}
+
+// MaxSilent bounds Beat.Silent.
+const MaxSilent = 8
+
+// Silent is one part of all that a voter has not heard for deadtime, where that is more
+// than a beat takes. Part counts from 0 and is less than Parts.
+type Silent struct {
+	Inc         uint64 // the sender's incarnation, not 0
+	Seq         uint64 // of its beat that this goes with; the same in all parts
+	Part, Parts int
+	Refs        []id.NodeRef
+}
+
+// silentRoom is how many bytes of a Silent may be Refs.
+const silentRoom = MaxMessage - 64
+
+// Silents says all of refs, in as many parts as it takes.
+func Silents(inc, seq uint64, refs []id.NodeRef) []Silent {
+	var out []Silent
+	room := 0
+	for _, r := range refs {
+		size := 1 + len(r.Name) + binary.MaxVarintLen64
+		if room < size {
+			room = silentRoom
+			out = append(out, Silent{Inc: inc, Seq: seq, Part: len(out)})
+		}
+		room -= size
+		last := &out[len(out)-1]
+		last.Refs = append(last.Refs, r)
+	}
+	for i := range out {
+		out[i].Parts = len(out)
+	}
+	return out
 }
 
 // Revoke asks a voter to promise nothing more to Ref and to say when its last
@@ -167,8 +203,7 @@ func openFrom(b []byte, k Kind, known string) (*reader, error) {
 	return &reader{b: b[1:], known: known}, nil
 }
 
-// Append encodes the beat behind dst. Lists that do not fit MaxMessage are cut:
-// what is left out is said in a later beat.
+// Append encodes the beat behind dst. Lists that do not fit MaxMessage are cut.
 func (m Beat) Append(dst []byte) []byte {
 	w := newWriter(dst, KindBeat)
 	w.ref(m.Ref)
@@ -185,7 +220,7 @@ func (m Beat) Append(dst []byte) []byte {
 		}
 	}
 	w.u(flags)
-	silent := m.Silent[:min(len(m.Silent), 8)]
+	silent := m.Silent[:min(len(m.Silent), MaxSilent)]
 	w.u(uint64(len(silent)))
 	for _, r := range silent {
 		w.ref(r)
@@ -248,6 +283,41 @@ func ParseReply(self string, b []byte) (m Reply, err error) {
 	for range r.count() {
 		m.Voters = append(m.Voters, r.s())
 	}
+	return m, r.end()
+}
+
+// Append encodes the part behind dst.
+func (m Silent) Append(dst []byte) []byte {
+	w := newWriter(dst, KindSilent)
+	w.u(m.Inc)
+	w.u(m.Seq)
+	w.u(uint64(m.Part))
+	w.u(uint64(m.Parts))
+	w.u(uint64(len(m.Refs)))
+	for _, r := range m.Refs {
+		w.ref(r)
+	}
+	return w.b
+}
+
+// maxSilentParts bounds what a sender may say: more than 60,000 short names.
+const maxSilentParts = 1000
+
+// ParseSilent decodes a part.
+func ParseSilent(b []byte) (m Silent, err error) {
+	r, err := open(b, KindSilent)
+	if err != nil {
+		return m, err
+	}
+	m.Inc, m.Seq = r.u(), r.u()
+	part, parts := r.u(), r.u()
+	for range r.count() {
+		m.Refs = append(m.Refs, r.ref())
+	}
+	if parts > maxSilentParts || part >= parts || m.Inc == 0 {
+		return Silent{}, ErrMalformed
+	}
+	m.Part, m.Parts = int(part), int(parts)
 	return m, r.end()
 }
 

@@ -38,6 +38,11 @@ var kinds = []struct {
 		lease.Revoke{Ref: ref("primary", 3), Bound: 250 * time.Millisecond, Tell: "secondary"},
 		func(b []byte) (message, error) { return lease.ParseRevoke(b) },
 	},
+	{
+		lease.KindSilent,
+		lease.Silent{Inc: 3, Seq: 1 << 40, Part: 1, Parts: 2, Refs: []id.NodeRef{ref("a", 1), ref("b", 2)}},
+		func(b []byte) (message, error) { return lease.ParseSilent(b) },
+	},
 	{lease.KindExpired, lease.Expired{Ref: ref("primary", 3)}, func(b []byte) (message, error) { return lease.ParseExpired(b) }},
 	{
 		lease.KindToken,
@@ -58,6 +63,38 @@ func TestMessagesRoundTrip(t *testing.T) {
 		}
 		if diff := cmp.Diff(k.full, got); diff != "" {
 			t.Errorf("%T: %s", k.full, diff)
+		}
+	}
+}
+
+// A thousand registrations with the longest names are said in parts that fit datagrams.
+func TestSilentParts(t *testing.T) {
+	var refs []id.NodeRef
+	for i := range 1000 {
+		refs = append(refs, ref(strings.Repeat("x", i%63+1), 1<<(i%64)))
+	}
+	var got []id.NodeRef
+	parts := lease.Silents(1<<63, 1<<63, refs)
+	for i, p := range parts {
+		b := p.Append(nil)
+		if len(b) > lease.MaxMessage {
+			t.Errorf("part %d takes %d bytes", i, len(b))
+		}
+		back, err := lease.ParseSilent(b)
+		if err != nil || back.Part != i || back.Parts != len(parts) {
+			t.Fatalf("part %d of %d came as %d of %d: %v", i, len(parts), back.Part, back.Parts, err)
+		}
+		got = append(got, back.Refs...)
+	}
+	if diff := cmp.Diff(refs, got); diff != "" {
+		t.Error(diff)
+	}
+	if p := lease.Silents(1, 1, nil); len(p) > 0 {
+		t.Errorf("nobody is missed: %v", p)
+	}
+	for _, bad := range []lease.Silent{{Inc: 0, Parts: 1}, {Inc: 1, Part: 1, Parts: 1}, {Inc: 1, Parts: 1 << 20}} {
+		if _, err := lease.ParseSilent(bad.Append(nil)); !errors.Is(err, lease.ErrMalformed) {
+			t.Errorf("%+v was taken: %v", bad, err)
 		}
 	}
 }
