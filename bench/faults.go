@@ -31,20 +31,26 @@ var faults = map[string]fault{
 }
 
 func measure(c *livelab.Cluster, name string, runs int) error {
+	_, err := silences(c, name, runs)
+	return err
+}
+
+// silences measures a fault and returns how long nobody answered, in ms, sorted.
+func silences(c *livelab.Cluster, name string, runs int) ([]float64, error) {
 	f := faults[name]
 	var got []float64
 	overlaps, lost := 0, 0
 	fmt.Printf("%s: %s\n  ms:", name, f.about)
 	for range runs {
 		if err := c.Settled(40 * time.Second); err != nil {
-			return err
+			return nil, err
 		}
 		if err := leaderTo(c, name == "leader"); err != nil {
-			return err
+			return nil, err
 		}
 		w, err := watch.Start(c.Client, "eth0", netip.MustParseAddr(livelab.VIP), netip.MustParseAddr("10.77.0.250"), time.Millisecond)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		time.Sleep(200 * time.Millisecond)
 		w.Mark("fault")
@@ -53,7 +59,7 @@ func measure(c *livelab.Cluster, name string, runs int) error {
 		w.Mark("after")
 		r := w.Stop()
 		if err != nil {
-			return err
+			return nil, err
 		}
 		p := r.Phase("fault")
 		got = append(got, ms(p.LongestSilence))
@@ -61,13 +67,13 @@ func measure(c *livelab.Cluster, name string, runs int) error {
 		lost += r.Lost
 		fmt.Printf(" %.1f", ms(p.LongestSilence))
 		if err := f.back(c); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	slices.Sort(got)
 	fmt.Printf("\n  runs %d, median %.1f, max %.1f ms; instants with two holders: %d; replies the observer lost: %d\n",
 		len(got), got[len(got)/2], got[len(got)-1], overlaps, lost)
-	return nil
+	return got, nil
 }
 
 // leaderTo makes the owner raft's leader, or not. The cluster prefers a leader that

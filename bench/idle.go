@@ -19,8 +19,13 @@ func idleOf(o options) error {
 // proportional memory.
 func idle(c *livelab.Cluster, d time.Duration) error {
 	fmt.Printf("idle: each agent over %v\n", d)
+	return expenses(c.Nodes, func(n *livelab.Node) string { return n.Node }, d)
+}
+
+// expenses prints what some agents cost over d, all of them at the same time.
+func expenses(nodes []*livelab.Node, named func(*livelab.Node) string, d time.Duration) error {
 	before := map[string]time.Duration{}
-	for _, n := range c.Nodes {
+	for _, n := range nodes {
 		t, err := cpu(n.Agent().Pid)
 		if err != nil {
 			return err
@@ -28,7 +33,7 @@ func idle(c *livelab.Cluster, d time.Duration) error {
 		before[n.Node] = t
 	}
 	time.Sleep(d)
-	for _, n := range c.Nodes {
+	for _, n := range nodes {
 		t, err := cpu(n.Agent().Pid)
 		if err != nil {
 			return err
@@ -37,7 +42,7 @@ func idle(c *livelab.Cluster, d time.Duration) error {
 		if err != nil {
 			return err
 		}
-		fmt.Printf("  %-10s %.2f %% of a core, %.1f MB PSS\n", n.Node, 100*float64(t-before[n.Node])/float64(d), m)
+		fmt.Printf("  %-10s %.2f %% of a core, %.1f MB PSS\n", named(n), 100*float64(t-before[n.Node])/float64(d), m)
 	}
 	return nil
 }

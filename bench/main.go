@@ -32,21 +32,23 @@ type options struct {
 	lasts   time.Duration // 0 = the measurement's own
 	loops   int
 	vips    int
+	nodes   int
 }
 
 // measurements that need more than one fault and its outage, by name.
 var measurements = map[string]func(options) error{
-	"idle":      idleOf,
-	"sigstop20": sigstop20,
-	"rolling":   rolling,
-	"rolling9":  rolling9,
-	"busy":      busy,
-	"guard":     guardCost,
-	"stale":     stale,
-	"many":      many,
-	"clients":   clients,
-	"stranger":  stranger,
-	"heartbeat": story,
+	"idle":       idleOf,
+	"sigstop20":  sigstop20,
+	"rolling":    rolling,
+	"rolling9":   rolling9,
+	"busy":       busy,
+	"guard":      guardCost,
+	"stale":      stale,
+	"many":       many,
+	"many-nodes": manyNodes,
+	"clients":    clients,
+	"stranger":   stranger,
+	"heartbeat":  story,
 }
 
 // longOr is how long the measurement lasts.
@@ -58,13 +60,14 @@ func main() {
 	flag.IntVar(&o.labs, "labs", 1, "clusters side by side, for sigstop20 and rolling")
 	flag.StringVar(&o.profile, "profile", "fast", "timing profile")
 	what := flag.String("what", "power,leader,move",
-		"comma-separated: power, leader, move, stop, kill, link, carrier, idle, sigstop20, rolling, rolling9, busy, guard, stale, many, clients, stranger, heartbeat (takes root and Debian's heartbeat)")
+		"comma-separated: power, leader, move, stop, kill, link, carrier, idle, sigstop20, rolling, rolling9, busy, guard, stale, many, many-nodes, clients, stranger, heartbeat (takes root and Debian's heartbeat)")
 	flag.StringVar(&o.binary, "binary", "", "the hanode binary; empty = build it")
 	flag.StringVar(&o.dir, "dir", "", "keep the logs in this folder")
 	flag.DurationVar(&o.lasts, "for", 0, "how long busy and idle last (0 = 30m, 20s)")
 	flag.IntVar(&o.loops, "loops", 4, "busy loops of busy")
 	flag.IntVar(&o.vips, "vips", 1000, "addresses of many")
 	serve := flag.Int("serve", 0, "be a service of the hosts of heartbeat, on this port")
+	flag.IntVar(&o.nodes, "nodes", 50, "agents of many-nodes")
 	flag.Parse()
 	if *serve > 0 {
 		fmt.Fprintln(os.Stderr, serveName(*serve))
