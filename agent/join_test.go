@@ -455,6 +455,35 @@ func TestEmptiedFounderFindsALeaderThatJoined(t *testing.T) {
 	})
 }
 
+// The same, and the founder that answers last was removed: it knows of nobody new.
+func TestEmptiedFounderIsNotLedAstray(t *testing.T) {
+	joinStory(t, []string{"primary", "secondary", "arbiter", "fourth"}, []string{"third"}, func(t *testing.T, l *lab) {
+		l.hosts["fourth"].powerCut()
+		time.Sleep(2 * l.tm.Deadtime)
+		if res, err := l.on("primary").Remove(t.Context(), api.RemoveRequest{Node: "fourth", Wait: 20 * time.Second}); err != nil || !res.Removed {
+			t.Fatalf("%+v, %v", res, err)
+		}
+		if _, err := l.hosts["third"].join(l.token("primary"), JoinOptions{}, "primary", nil); err != nil {
+			t.Fatal(err)
+		}
+		l.hosts["third"].start()
+		l.until("three vote again", time.Minute, func() bool { return l.votes("secondary", 1) && l.votes("arbiter", 1) && l.votes("primary", 1) })
+		l.hosts["arbiter"].powerCut()
+		l.hosts["arbiter"].loseDisk()
+		l.until("third votes in its place", time.Minute, func() bool { return counts(l.on("primary"), "third", 1) })
+		l.leadBy("third")
+		l.hosts["fourth"].start()
+		time.Sleep(time.Second)
+		l.hosts["arbiter"].start()
+		l.until("it is back", 20*time.Second, func() (in bool) {
+			if a, _ := l.hosts["arbiter"].running(); a != nil {
+				_, in = a.ref()
+			}
+			return in
+		})
+	})
+}
+
 // A node that leaves while another one's disk is lost would leave half of the votes
 // behind: the owner goes on undisturbed, and the membership ends once the other is back.
 func TestLeaveWaitsForALostDisk(t *testing.T) {

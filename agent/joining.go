@@ -282,16 +282,22 @@ func (a *Agent) rejoin(ctx context.Context, via string) error {
 		return err
 	}
 	names := append([]string{via}, a.others()...)
-	if h, err := a.hello(ctx, via); err == nil {
-		names = append(names, h.Voters...) // who leads may have joined since the file was written
-	}
-	slices.Sort(names[1:])
+	asked := map[string]bool{a.cfg.Name: true, "": true}
 	var errs []error
-	for _, name := range slices.Compact(names) {
-		if name == a.cfg.Name || name == "" {
+	for i := 0; i < len(names); i++ {
+		name := names[i]
+		if asked[name] {
 			continue
 		}
+		asked[name] = true
 		disk, err := a.peers.Rejoin(ctx, name, request)
+		if errors.Is(err, peer.ErrNotLeader) {
+			// Who leads may have joined since the file was written; and who was removed
+			// meanwhile knows of no such node.
+			if h, err := a.hello(ctx, name); err == nil {
+				names = append(names, h.Voters...)
+			}
+		}
 		if err != nil {
 			errs = append(errs, err)
 			continue
