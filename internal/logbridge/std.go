@@ -10,7 +10,7 @@ import (
 // Std returns a std log.Logger that writes to slog with component=component,
 // for libraries that write lines such as "[WARN] memberlist: text". Level and
 // component are taken off the line; a line without level is info. Warnings and
-// errors with the same text before their first ": " come out at most once in
+// errors with the same text before their first ": " or quote come out at most once in
 // 10 s; the next one has the key repeated. Safe for concurrent use.
 func Std(to *slog.Logger, component string) *log.Logger {
 	return log.New(&lines{log: to.With("component", component), component: component, limit: newLimiter()}, "", 0)
@@ -42,6 +42,7 @@ func (w *lines) Write(b []byte) (int, error) {
 	var attrs []slog.Attr
 	if level >= slog.LevelWarn {
 		kind, _, _ := strings.Cut(text, ": ")
+		kind, _, _ = strings.Cut(kind, `"`) // what is quoted is a stranger's
 		left, ok := w.limit.allow(kind)
 		if !ok {
 			return len(b), nil
