@@ -49,6 +49,7 @@ var measurements = map[string]func(options) error{
 	"clients":    clients,
 	"stranger":   stranger,
 	"heartbeat":  story,
+	"flood":      flood,
 }
 
 // longOr is how long the measurement lasts.

@@ -173,7 +173,20 @@ func (g *Gossip) Links(name string) []LinkState {
 func (g *Gossip) Introduce(name string, addr netip.Addr) { g.dir.introduce(name, addr) }
 
 // Forget drops what is known of a node that left.
-func (g *Gossip) Forget(name string) { g.dir.forget(name) }
+func (g *Gossip) Forget(name string) {
+	g.dir.forget(name)
+	g.speaks.Delete(name)
+}
+
+// Knows reports whether an address is one of a member's, as far as is known.
+func (g *Gossip) Knows(addr netip.Addr) bool {
+	for _, x := range g.dir.all() {
+		if slices.Contains(x.to(), addr) {
+			return true
+		}
+	}
+	return false
+}
 
 // Dial opens a stream to the node's port over whichever link answers first; a
 // link that is silent is tried last. The stream is closed when its link goes

@@ -29,7 +29,7 @@ import (
 	"hanode/internal/trust"
 )
 
-// Config is what Start needs. All fields but Peers, Discover, Look and Grid are
+// Config is what Start needs. All fields but Peers, Discover, Look, Grid and Asked are
 // required.
 type Config struct {
 	Name    string
@@ -59,10 +59,15 @@ type Config struct {
 	// a node says that it is in a later one. nil = there is but one.
 	Generation func() uint64
 	Superseded func(by string, generation uint64)
+	// Speaks is the newest version that this node speaks; others read it with Speaks.
+	Speaks int
 	// Handle gets each authenticated lane message on its socket's goroutine: be
 	// quick, never block.
 	Handle func(Packet)
-	Log    *slog.Logger
+	// Asked is told, on a socket's goroutine, that a node had to make sure that this one
+	// runs, and was answered: what was said to it before is lost. nil = never mind.
+	Asked func()
+	Log   *slog.Logger
 
 	noRejoin bool // for tests that show what the rejoin is for
 }
@@ -82,8 +87,9 @@ type Gossip struct {
 	trans *transport
 	ml    *memberlist.Memberlist
 
-	stop chan struct{}
-	wg   sync.WaitGroup
+	speaks sync.Map // name -> int
+	stop   chan struct{}
+	wg     sync.WaitGroup
 }
 
 // rejoinEvery is how often members that gossip does not see are dialled anew:
@@ -98,6 +104,7 @@ type meta struct {
 	V          int          `json:"v"`
 	Addrs      []netip.Addr `json:"a"` // one per link, in order
 	Generation uint64       `json:"g,omitempty"`
+	Speaks     int          `json:"s,omitempty"`
 }
 
 // Start opens the sockets and joins.
@@ -121,7 +128,7 @@ func Start(cfg Config) (*Gossip, error) {
 	}
 	mc := memberlist.DefaultLANConfig()
 	mc.Name = cfg.Name
-	mc.Label = "hanode/" + cfg.Cluster
+	mc.Label = labelOf(cfg.Cluster)
 	mc.Transport = t
 	mc.BindPort, mc.AdvertisePort = cfg.Port, cfg.Port
 	mc.Keyring = keyring
@@ -252,10 +259,18 @@ func (g *Gossip) Seen() map[string]bool {
 	return out
 }
 
+// Speaks is the newest version that a node spoke when it was last seen; 0 = it was not.
+func (g *Gossip) Speaks(name string) int {
+	if v, ok := g.speaks.Load(name); ok {
+		return v.(int)
+	}
+	return 0
+}
+
 type delegate struct{ g *Gossip }
 
 func (d delegate) NodeMeta(limit int) []byte {
-	m := meta{V: 1}
+	m := meta{V: 1, Speaks: d.g.cfg.Speaks}
 	if f := d.g.cfg.Generation; f != nil {
 		m.Generation = f()
 	}
@@ -290,5 +305,6 @@ func (e events) learn(n *memberlist.Node) {
 	if f := e.g.cfg.Generation; f != nil && m.Generation > f() {
 		e.g.cfg.Superseded(n.Name, m.Generation)
 	}
+	e.g.speaks.Store(n.Name, max(m.Speaks, 1))
 	e.g.dir.learn(n.Name, m.Addrs)
 }

@@ -289,20 +289,24 @@ func TestStrangers(t *testing.T) {
 	}
 }
 
-// TestOwnName: another machine of the same name is named as such.
+// TestOwnName: another machine of the same name is named as such, and what this node
+// itself said is not taken for one.
 func TestOwnName(t *testing.T) {
 	bubble(t, []string{"a", "b"}, func(l *lab) {
 		l.whole(10*time.Second, "a", "b")
-		clone := l.net.Host("clone", netio.Link{Name: "eth0", Addr: addr(0, 9)})
-		sock := must[netio.PacketConn](t)(clone.ListenPacket("eth0", port))
-		defer func() { _ = sock.Close() }()
 		a := l.all["a"]
 		a.heard()
-		if err := sock.WriteTo(l.sealed("a", "from the clone"), netip.AddrPortFrom(addr(0, 1), port)); err != nil {
-			t.Fatal(err)
+		clone := l.net.Host("clone", netio.Link{Name: "eth0", Addr: addr(0, 9)})
+		cfg := a.cfg
+		cfg.Network, cfg.Seeds, cfg.Save, cfg.Handle = clone, nil, nil, func(Packet) {}
+		g := must[*Gossip](t)(Start(cfg))
+		defer func() { _ = g.Stop(0) }()
+		g.Introduce("there", addr(0, 1))
+		for range 3 {
+			g.Send([]byte("from the clone"), "there")
+			time.Sleep(10 * time.Millisecond)
 		}
-		time.Sleep(10 * time.Millisecond)
-		if s := a.Strangers(); len(s) != 1 || s[0].Cause != "same-name" || s[0].Addr != addr(0, 9) || s[0].Last.IsZero() {
+		if s := a.Strangers(); len(s) != 1 || s[0].Cause != "same-name" || s[0].Addr != addr(0, 9) || s[0].Last.IsZero() || s[0].Count != 2 {
 			t.Errorf("strangers: %+v", s)
 		}
 		for what := range a.heard() {
@@ -346,11 +350,14 @@ func TestMalformed(t *testing.T) {
 			{"one byte more", append(slices.Clone(good), 0), 0, 1, 0},
 			{"another cluster's header", append([]byte{laneByte, 1, 2, 3, 4, 5, 6, 7, 8}, good[laneHeader:]...), 0, 0, 1},
 			{"as large as can be", append(slices.Clone(head), make([]byte, trust.MaxSealed-laneHeader)...), 1, 0, 0},
-			{"no name inside", a.trans.sealer.Seal(slices.Clone(head), head, nil), 1, 0, 0},
-			{"an empty name", a.trans.sealer.Seal(slices.Clone(head), head, []byte{0, 'x'}), 1, 0, 0},
-			{"a name longer than the message", a.trans.sealer.Seal(slices.Clone(head), head, []byte{9, 'x'}), 1, 0, 0},
-			{"for memberlist, empty", nil, 0, 0, 0},
-			{"for memberlist, noise", []byte(strings.Repeat("\x00\x01\xf4", 100)), 0, 0, 0},
+			{"no name inside", l.keys.Sealer().Seal(slices.Clone(head), head, nil), 1, 0, 0},
+			{"an empty name", l.keys.Sealer().Seal(slices.Clone(head), head, []byte{0, 'x'}), 1, 0, 0},
+			{"a name longer than the message", l.keys.Sealer().Seal(slices.Clone(head), head, []byte{9, 'x'}), 1, 0, 0},
+			{"for memberlist, empty", nil, 1, 0, 0},
+			{"for memberlist, noise", []byte(strings.Repeat("\x00\x01\xf4", 100)), 1, 0, 0},
+			{"for memberlist, a label that is none", append([]byte{labelByte, 200}, "hanod"...), 1, 0, 0},
+			{"for memberlist, another label", append([]byte{labelByte, 8}, "hanode/x..."...), 0, 0, 1},
+			{"for memberlist, our label and noise", append([]byte{labelByte, 10}, "hanode/web\x01noise"...), 0, 0, 0},
 		} {
 			n := a.Counters()
 			m, k, o := n.Malformed.Load(), n.OtherKey.Load(), n.OtherCluster.Load()
@@ -612,6 +619,8 @@ func FuzzLane(f *testing.F) {
 	f.Fuzz(func(t *testing.T, raw, inside []byte) {
 		from := netip.AddrPortFrom(addr(0, 9), port)
 		got = nil
+		tr.sessions = sessions{}
+		tr.runs(sealer, inside)
 		tr.lane(opener, plain, raw, 0, from, tr.newSender())
 		if len(got) > 0 && !slices.Equal(raw, good) {
 			t.Fatalf("a forgery was handled: %+v", got)

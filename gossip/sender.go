@@ -13,6 +13,7 @@ type Sender struct {
 	plain  []byte // this node's name, and behind it the payload
 	name   int    // how much of plain the name takes
 	sealed []byte
+	head   [laneHeader]byte
 }
 
 func (t *transport) newSender() *Sender {
@@ -37,17 +38,42 @@ func (s *Sender) Send(payload []byte, to ...string) {
 		}
 		if !sealed {
 			sealed = true
-			s.plain = append(s.plain[:s.name], payload...)
-			s.sealed = t.sealer.Seal(append(s.sealed[:0], t.head[:]...), t.head[:], s.plain)
+			s.seal(laneByte, payload)
 		}
 		for i, a := range t.dir.get(name).to() {
-			if !a.IsValid() {
-				continue
+			if a.IsValid() {
+				s.write(i, netip.AddrPortFrom(a, uint16(t.cfg.Port)))
 			}
-			t.count.Sent.Add(1)
-			if err := t.socks[i].WriteTo(s.sealed, netip.AddrPortFrom(a, uint16(t.cfg.Port))); err != nil {
-				t.count.SendErrors.Add(1)
-			}
+		}
+	}
+}
+
+func (s *Sender) seal(kind byte, payload []byte) {
+	s.head = s.t.head
+	s.head[0] = kind
+	s.plain = append(s.plain[:s.name], payload...)
+	s.sealed = s.t.sealer.Seal(append(s.sealed[:0], s.head[:]...), s.head[:], s.plain)
+}
+
+func (s *Sender) write(link int, to netip.AddrPort) {
+	s.t.count.Sent.Add(1)
+	if err := s.t.socks[link].WriteTo(s.sealed, to); err != nil {
+		s.t.count.SendErrors.Add(1)
+	}
+}
+
+// tell sends a question or an answer to a node. Who has a recording from elsewhere must
+// not draw it there: what came from is used only where nothing better is known.
+func (s *Sender) tell(body []byte, name string, link int, from netip.AddrPort) {
+	s.seal(proofByte, body)
+	x := s.t.dir.get(name)
+	if name == s.t.cfg.Name || !x.reachable() {
+		s.write(link, from)
+		return
+	}
+	for i, a := range x.to() {
+		if a.IsValid() {
+			s.write(i, netip.AddrPortFrom(a, uint16(s.t.cfg.Port)))
 		}
 	}
 }

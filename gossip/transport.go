@@ -14,13 +14,21 @@ import (
 
 	"github.com/hashicorp/memberlist"
 
+	"hanode/internal/clock"
 	"hanode/internal/netio"
+	"hanode/internal/ration"
 	"hanode/internal/trust"
 )
 
 // laneByte marks a keepalive. memberlist's packets begin with a version (0, 1) or
 // its label byte (244), so one byte tells them apart.
 const laneByte = 0xFA
+
+// labelByte begins memberlist's packets, then comes a length and the cluster's label.
+const labelByte = 244
+
+// labelOf is what memberlist puts in front of what it sends, in clear.
+func labelOf(cluster string) string { return "hanode/" + cluster }
 
 // laneHeader is laneByte and eight bytes of the cluster's name: told in clear, and
 // authenticated, so that a neighbour of another cluster can be named as such.
@@ -51,7 +59,30 @@ type transport struct {
 	wg      sync.WaitGroup
 	foreign foreign
 	count   Counters
+
+	sessions sessions
+	asked    asked
+	tries    *ration.Ration // of opening what comes from a session that is not known
+	chatter  *ration.Ration // of what memberlist gets to read
+	inbound  ration.Conns   // streams that others open: memberlist reads each for seconds
 }
+
+// What nobody has vouched for yet is rationed, so that a flood of it costs a bounded
+// part of a processor: sealed datagrams of sessions that are not known (each costs some
+// microseconds to try), and memberlist's packets, which it opens itself. Members' beats
+// are not: they belong to a session that is known.
+var (
+	triesOfOne   = ration.Rate{PerSecond: 2000, Burst: 1000}
+	triesOfAll   = ration.Rate{PerSecond: 20_000, Burst: 5000}
+	chatterOfOne = ration.Rate{PerSecond: 500, Burst: 500}
+	chatterOfAll = ration.Rate{PerSecond: 10_000, Burst: 5000}
+)
+
+const (
+	maxStreams     = 64
+	maxStreamsOf   = 8       // from one host; members open one every few seconds
+	maxStreamBytes = 4 << 20 // all that a thousand members know of each other is one
+)
 
 // Counters count what happened on the sockets since start.
 type Counters struct {
@@ -60,6 +91,10 @@ type Counters struct {
 	// cluster, or malformed.
 	OtherKey, OtherCluster, Malformed atomic.Uint64
 	Dropped                           atomic.Uint64 // memberlist did not read fast enough
+	// Replayed came before, Unproven is of a session that has not shown yet that it runs
+	// now, Lying says another name than its session began with, Limited was not looked
+	// at: too much came from strangers.
+	Replayed, Unproven, Lying, Limited atomic.Uint64
 }
 
 func newTransport(cfg Config, dir *directory) (*transport, error) {
@@ -67,6 +102,8 @@ func newTransport(cfg Config, dir *directory) (*transport, error) {
 		cfg: cfg, dir: dir, sealer: cfg.Keys.Sealer(),
 		packets: make(chan *memberlist.Packet, 256), streams: make(chan net.Conn),
 		own: newLoopback(), done: make(chan struct{}),
+		tries: ration.New(triesOfOne, triesOfAll), chatter: ration.New(chatterOfOne, chatterOfAll),
+		inbound: ration.Conns{Most: maxStreams, MostOf: maxStreamsOf, Bytes: maxStreamBytes},
 	}
 	t.dialing, t.hangUp = context.WithCancel(context.Background())
 	sum := sha256.Sum256([]byte("hanode cluster " + cfg.Cluster))
@@ -132,10 +169,11 @@ func (t *transport) read(link int, s netio.PacketConn) {
 		}
 		t.count.Received.Add(1)
 		switch {
-		case n > 0 && buf[0] == laneByte:
+		case n > 0 && (buf[0] == laneByte || buf[0] == proofByte):
 			t.lane(opener, plain, buf[:n], link, from, answer)
 		case n > 0 && buf[0] == askByte:
-			if p, ok := t.open(opener, plain, buf[:n], from); ok {
+			if p, x, ok := t.open(opener, plain, buf[:n], link, from); ok {
+				x.mark(link)
 				t.asks.take(p, link, from)
 			}
 		default:
@@ -154,6 +192,21 @@ func (t *transport) closed() bool {
 }
 
 func (t *transport) toMemberlist(b []byte, from netip.AddrPort) {
+	label := labelOf(t.cfg.Cluster)
+	switch rest, labelled := bytes.CutPrefix(b, []byte{labelByte}); {
+	case labelled && len(rest) > len(label) && int(rest[0]) == len(label) && string(rest[1:1+len(label)]) == label:
+	case labelled && len(rest) > 1 && bytes.HasPrefix(rest[1:], []byte(labelOf(""))):
+		t.count.OtherCluster.Add(1)
+		t.foreign.note("other-cluster", from.Addr())
+		return
+	default: // memberlist would write a line about each
+		t.count.Malformed.Add(1)
+		return
+	}
+	if !t.chatter.Take(from.Addr(), t.cfg.Clock.Now().Boot) {
+		t.count.Limited.Add(1)
+		return
+	}
 	p := &memberlist.Packet{Buf: append([]byte(nil), b...), From: net.UDPAddrFromAddrPort(from), Timestamp: time.Now()}
 	select {
 	case t.packets <- p:
@@ -162,17 +215,47 @@ func (t *transport) toMemberlist(b []byte, from netip.AddrPort) {
 	}
 }
 
+// unsealed is where a datagram comes from that opened.
+type unsealed struct {
+	salt  trust.Salt
+	count uint64
+	s     *session // nil = none is known
+}
+
+// mark notes that the datagram was taken, if its session is one that runs.
+func (x unsealed) mark(link int) {
+	if x.s != nil && x.s.proven.Load() {
+		x.s.links[link].mark(x.count)
+	}
+}
+
 // open authenticates a datagram of ours, which begins with its kind and the cluster.
-// What does not open changes nothing but a counter.
-func (t *transport) open(o *trust.Opener, plain, b []byte, from netip.AddrPort) (p []byte, ok bool) {
+// What does not open, or was taken before, changes nothing but a counter.
+func (t *transport) open(o *trust.Opener, plain, b []byte, link int, from netip.AddrPort) (p []byte, x unsealed, ok bool) {
 	if len(b) < laneHeader {
 		t.count.Malformed.Add(1)
-		return nil, false
+		return nil, x, false
 	}
 	if !bytes.Equal(b[1:laneHeader], t.head[1:]) {
 		t.count.OtherCluster.Add(1)
 		t.foreign.note("other-cluster", from.Addr())
-		return nil, false
+		return nil, x, false
+	}
+	x.salt, x.count, ok = trust.Peek(b[laneHeader:])
+	if !ok {
+		t.count.Malformed.Add(1)
+		return nil, x, false
+	}
+	x.s = t.sessions.get(x.salt)
+	switch {
+	case x.salt == t.sealer.Salt() && b[0] == askByte: // a broadcast comes back to its sender
+		return nil, x, false
+	case x.salt == t.sealer.Salt(), x.s != nil && x.s.proven.Load() && x.s.repeats(link, x.count):
+		t.count.Replayed.Add(1)
+		return nil, x, false
+	case x.s == nil && !t.tries.Take(from.Addr(), t.cfg.Clock.Now().Boot):
+		t.count.Limited.Add(1)
+		return nil, x, false
 	}
 	p, err := o.Open(plain[:0], b[:laneHeader], b[laneHeader:])
 	if err != nil {
@@ -182,14 +265,14 @@ func (t *transport) open(o *trust.Opener, plain, b []byte, from netip.AddrPort) 
 		} else {
 			t.count.Malformed.Add(1)
 		}
-		return nil, false
+		return nil, x, false
 	}
-	return p, true
+	return p, x, true
 }
 
-// lane opens a keepalive and hands it on.
+// lane opens a lane message and hands it on.
 func (t *transport) lane(o *trust.Opener, plain, b []byte, link int, from netip.AddrPort, answer *Sender) {
-	p, ok := t.open(o, plain, b, from)
+	p, x, ok := t.open(o, plain, b, link, from)
 	if !ok {
 		return
 	}
@@ -198,15 +281,35 @@ func (t *transport) lane(o *trust.Opener, plain, b []byte, link int, from netip.
 		t.count.Malformed.Add(1)
 		return
 	}
-	if string(name) == t.cfg.Name {
+	now := t.cfg.Clock.Now()
+	x.s = t.sessions.of(x.salt, name, len(t.socks))
+	switch {
+	case x.s == nil:
+		t.count.Lying.Add(1)
+	case b[0] == proofByte:
+		x.mark(link)
+		t.onProof(x, payload, link, from, answer)
+	case !x.s.proven.Load():
+		t.count.Unproven.Add(1)
+		t.question(x.s, x.salt, link, from, now, answer)
+	default:
+		x.mark(link)
+		x.s.used.Store(int64(now.Boot))
+		t.take(x.s.name, payload, link, from, now, answer)
+	}
+}
+
+// take hands on what a session says that runs now.
+func (t *transport) take(name string, payload []byte, link int, from netip.AddrPort, now clock.Instant, answer *Sender) {
+	if name == t.cfg.Name {
 		t.foreign.note("same-name", from.Addr())
 		return
 	}
-	x := t.dir.named(name)
+	x := t.dir.get(name)
 	if x == nil {
-		x = t.dir.add(string(name), len(t.dir.links))
+		x = t.dir.add(name, len(t.dir.links))
 	}
-	x.heard[link].set(t.cfg.Clock.Now())
+	x.heard[link].set(now)
 	t.cfg.Handle(Packet{From: x.name, Link: link, Payload: payload, Answer: answer})
 }
 
@@ -240,6 +343,11 @@ func (t *transport) accept() {
 				return
 			}
 			time.Sleep(10 * time.Millisecond)
+			continue
+		}
+		c, ok := t.inbound.Admit(c)
+		if !ok {
+			t.count.Limited.Add(1)
 			continue
 		}
 		select {

@@ -7,9 +7,13 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math"
 	"net"
+	"net/netip"
 	"sync"
 	"time"
+
+	"hanode/internal/ration"
 )
 
 const (
@@ -19,12 +23,17 @@ const (
 	handOverQueue = 64  // connections that wait for one protocol's Accept
 )
 
+// failures is how many handshakes of one host may fail, or end without a certificate.
+// Each costs a signature.
+var failures = ration.Rate{PerSecond: 2, Burst: 64}
+
 // Causes of refusal, the keys of Mux.Refused.
 const (
 	CauseOtherKey     = "other-key"     // see ErrOtherKey
 	CauseOtherCluster = "other-cluster" // see ErrOtherCluster
 	CauseHandshake    = "handshake"     // no TLS, no certificate, no protocol we speak, too slow
 	CauseBusy         = "busy"          // too many handshakes at once, or the protocol does not accept
+	CauseLimited      = "limited"       // too many of that host failed lately; no handshake was begun
 )
 
 // Refusal counts the connections refused for one cause. Causes are partly what
@@ -43,6 +52,11 @@ type Mux struct {
 	cfg  *tls.Config
 	log  *slog.Logger
 	done chan struct{} // closed by Close
+	// known says whether an address is a member's, as far as is known: members find room
+	// however many strangers connect. nil = nobody is.
+	known func(netip.Addr) bool
+	fails *ration.Ration
+	born  time.Time
 
 	mu      sync.Mutex // guards the fields below
 	closed  bool
@@ -56,9 +70,13 @@ type Mux struct {
 func NewMux(l net.Listener, cfg *tls.Config, log *slog.Logger) *Mux {
 	return &Mux{
 		l: l, cfg: cfg, log: log, done: make(chan struct{}),
+		fails: ration.New(failures, ration.Rate{PerSecond: math.MaxInt32, Burst: math.MaxInt32}), born: time.Now(),
 		protos: map[string]*protocol{}, opening: map[*pending]bool{}, refused: map[string]Refusal{},
 	}
 }
+
+// Know tells who is a member; see Mux. Call it before Serve.
+func (m *Mux) Know(member func(netip.Addr) bool) { m.known = member }
 
 // Protocol returns the listener of one protocol, the same for each call until
 // it is closed. Its connections are *tls.Conn after the handshake, without
@@ -145,25 +163,36 @@ func (m *Mux) isClosed() bool {
 type pending struct {
 	tracked
 	host string
+	addr netip.Addr
+	ours bool  // a member's address
 	hint error // what the client's first message claims; see judge
 }
 
 // start begins a handshake, or refuses where there are too many.
 func (m *Mux) start(raw net.Conn) {
-	c := &pending{tracked: tracked{Conn: raw}, host: hostOf(raw)}
+	c := &pending{tracked: tracked{Conn: raw}, host: ration.Host(raw)}
+	c.addr, _ = netip.ParseAddr(c.host)
+	c.ours = m.known != nil && m.known(c.addr.Unmap())
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	same := 0
+	same, strangers := 0, 0
 	for o := range m.opening {
 		if o.host == c.host {
 			same++
+		}
+		if !o.ours {
+			strangers++
 		}
 	}
 	switch {
 	case m.closed:
 		raw.Close()
 		return
-	case len(m.opening) >= maxHandshakes || same >= maxPerAddress:
+	case !c.ours && !m.fails.Has(c.addr, time.Since(m.born)):
+		raw.Close()
+		m.refuseLocked(c, CauseLimited, errors.New("too many of its handshakes failed"))
+		return
+	case !c.ours && strangers >= maxHandshakes || same >= maxPerAddress:
 		raw.Close()
 		m.refuseLocked(c, CauseBusy, errors.New("too many handshakes at once"))
 		return
@@ -199,6 +228,9 @@ func (m *Mux) finish(c *pending, t *tls.Conn, err error) {
 		return
 	}
 	cause := CauseHandshake
+	if err != nil || len(t.ConnectionState().PeerCertificates) == 0 {
+		m.fails.Take(c.addr, time.Since(m.born))
+	}
 	if err == nil {
 		alpn := t.ConnectionState().NegotiatedProtocol
 		p := m.protos[alpn]
@@ -238,14 +270,6 @@ func (m *Mux) refuseLocked(c *pending, cause string, err error) {
 		level = slog.LevelWarn
 	}
 	m.log.Log(context.Background(), level, "refused a connection", "from", r.Addr, "cause", cause, "err", err)
-}
-
-func hostOf(c net.Conn) string {
-	host, _, err := net.SplitHostPort(c.RemoteAddr().String())
-	if err != nil {
-		return c.RemoteAddr().String()
-	}
-	return host
 }
 
 // protocol is the listener of one ALPN.

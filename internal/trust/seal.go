@@ -214,3 +214,18 @@ func (s secret) aead(salt []byte) cipher.AEAD {
 	}
 	return aead
 }
+
+// Salt names a Sealer: one process with one key.
+type Salt [saltSize]byte
+
+// Peek reads who claims to have sealed a datagram, and as its how manieth, without
+// opening it: nothing says that it is so. false = it is not sealed at all.
+func Peek(sealed []byte) (Salt, uint64, bool) {
+	if len(sealed) < Overhead || len(sealed) > MaxSealed || sealed[0] != sealVersion {
+		return Salt{}, 0, false
+	}
+	return Salt(sealed[1 : 1+saltSize]), binary.BigEndian.Uint64(sealed[1+saltSize:]), true
+}
+
+// Salt returns what Peek reads in the datagrams of this Sealer.
+func (s *Sealer) Salt() Salt { return s.current().salt }
