@@ -43,9 +43,12 @@ func (s service) Join(ctx context.Context, q peer.JoinRequest) (peer.Admission, 
 // fitting says what about a host does not fit this cluster.
 func (a *Agent) fitting(q peer.JoinRequest) error {
 	_, badAddr := netip.ParseAddr(q.Node.Address)
+	cluster := a.speaks()
 	switch {
-	case q.Protocol != peer.Protocol:
-		return fmt.Errorf("version: the host speaks protocol %d (hanode %s), this cluster %d (hanode %s); install this cluster's version on it", q.Protocol, q.Version, peer.Protocol, a.opts.Version)
+	case q.Protocol < cluster:
+		return fmt.Errorf("version: the host has hanode %s, which speaks versions up to %d; this cluster speaks %d (hanode %s here); install that hanode on it", q.Version, q.Protocol, cluster, a.opts.Version)
+	case max(q.Oldest, 1) > cluster:
+		return fmt.Errorf("version: the host has hanode %s, which speaks versions from %d on; this cluster speaks %d (hanode %s here); upgrade the members first, or install the hanode of the members on it", q.Version, q.Oldest, cluster, a.opts.Version)
 	case q.Cluster != a.cfg.Cluster:
 		return fmt.Errorf("cluster: the host's node file says %q, this is %q; correct cluster in it", q.Cluster, a.cfg.Cluster)
 	case q.Port != a.cfg.Port:
@@ -80,9 +83,16 @@ func (s service) joinOnce(ctx context.Context, q peer.JoinRequest) (peer.Admissi
 	if silent, known := a.unheard(q.Node.Name); known && silent < 3*a.timing().Keepalive {
 		return peer.Admission{}, fmt.Errorf("name: a node %s is alive in this cluster; give this host another name", q.Node.Name)
 	}
-	res, err := n.Propose(ctx, fsm.Command{At: a.host.Clock.Wall(), AddNode: &fsm.AddNode{
-		Node: q.Node, Token: q.Token, Hash: trust.SecretHash(q.Secret), Request: q.Request,
-	}})
+	add := &fsm.AddNode{Node: q.Node, Token: q.Token, Hash: trust.SecretHash(q.Secret), Request: q.Request}
+	if !a.leads() {
+		return peer.Admission{}, peer.ErrNotLeader // it may not know yet which tokens there are
+	}
+	bad, at := "", a.host.Clock.Wall()
+	a.machine.View(func(s *fsm.State) { bad = s.BadToken(add, at) })
+	if bad != "" {
+		return peer.Admission{}, errors.New(bad)
+	}
+	res, err := n.Propose(ctx, fsm.Command{At: at, AddNode: add})
 	switch {
 	case errors.Is(err, cluster.ErrNotLeader), errors.Is(err, cluster.ErrHung):
 		return peer.Admission{}, peer.ErrNotLeader

@@ -38,7 +38,10 @@ import (
 type Options struct {
 	Log     *slog.Logger
 	Version string
-	Host    *Host // nil = this host
+	// Speaks makes this an agent of an older version; 0 = the newest there is. For tests
+	// of upgrades.
+	Speaks int
+	Host   *Host // nil = this host
 	// Supervisor is told how this agent lives; nil = nobody is.
 	Supervisor Supervisor
 }
@@ -63,6 +66,7 @@ type Agent struct {
 	services *resource.Services
 	peers    *peer.Client
 	mux      *trust.Mux
+	door     atomic.Pointer[peer.Door]    // nil until the network is open
 	node     atomic.Pointer[cluster.Node] // nil until founded or joined
 
 	// hold guards what decides whether this node may hold. The guard's bits are
@@ -89,6 +93,7 @@ type Agent struct {
 	realtime atomic.Pointer[realtime.State] // nil = switched off, or not known yet
 	beats    chan struct{}                  // one slot: send a beat now
 	ears     ears
+	lies     atomic.Uint64 // beats that speak for another node than their sender
 	known    known
 	onDisk   atomic.Pointer[roll] // of the disk, as it was before raft ran on it; nil = not read yet
 	elect    election
@@ -171,6 +176,7 @@ func New(cfg *config.Node, opts Options) (*Agent, error) {
 		beats: make(chan struct{}, 1), posts: newPosts(), reporting: make(chan struct{}, maxReports),
 		removed: make(chan struct{}), fatal: make(chan error, 1), crash: make(chan struct{}),
 	}
+	a.machine.Lower(speaks(opts.Speaks))
 	a.hold.tokens = map[id.Claim]tokenAt{}
 	a.two.manual.Store(cfg.Manual())
 	a.pulse.news = make(chan struct{}, 1)
@@ -414,7 +420,7 @@ func (a *Agent) openNetwork(undo *stopper) error {
 	g, err := gossip.Start(gossip.Config{
 		Name: a.cfg.Name, Cluster: a.cfg.Cluster, Network: a.host.Network, Port: a.cfg.Port, Keys: a.keys.Ring,
 		Clock: a.host.Clock, Grid: a.grid, Look: a.cfg.Timing.Keepalive, LinkDead: a.linkDead(), Seeds: seeds, Discover: a.cfg.Discover, Peers: a.disk.loadPeers(), Save: a.disk.savePeers,
-		Generation: a.disk.generation, Superseded: a.superseded, Handle: a.handle, Log: a.log,
+		Generation: a.disk.generation, Superseded: a.superseded, Speaks: a.machine.Newest(), Handle: a.handle, Asked: a.beat, Log: a.log,
 	})
 	if err != nil {
 		return err
@@ -430,12 +436,14 @@ func (a *Agent) openNetwork(undo *stopper) error {
 		return err
 	}
 	a.mux = trust.NewMux(l, cfg, a.log)
+	a.mux.Know(g.Knows)
 	undo.add("tls port", func() error { a.mux.Close(); a.servers.Wait(); return nil })
 	a.peers = peer.NewClient(func(ctx context.Context, node string) (net.Conn, error) { return a.dialTLS(ctx, node, alpnPeer) })
 	undo.add("peer client", func() error { a.peers.Close(); return nil })
 	srv := peer.NewServer(service{a}, api.Handler(direct{a}), a.log)
 	undo.add("peer server", srv.Close)
 	door := peer.NewDoor(service{a}, a.log)
+	a.door.Store(door)
 	undo.add("door", door.Close)
 	a.servers.Go(func() { a.serve(a.mux.Serve()) })
 	a.servers.Go(func() { a.serve(door.Serve(a.mux.Protocol(trust.JoinALPN))) })

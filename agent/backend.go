@@ -119,6 +119,8 @@ func (a *Agent) commit(ctx context.Context, c fsm.Command) error {
 			return fail("refused", "", "%s", res.Rejected)
 		case err == nil:
 			return nil
+		case a.canSpeakNow() < c.Needs() && a.machine.Speakable(c) != nil:
+			return fail("version", "`hanode status` lists the nodes that are behind", "%v", a.machine.Speakable(c))
 		case ctx.Err() == nil && now.Before(end) && a.majorityAnswers(now):
 			continue
 		case errors.Is(err, cluster.ErrNoLeader):

@@ -98,6 +98,9 @@ type heard struct {
 	// was, and seq its newest beat.
 	registered  clock.Instant
 	newest, seq uint64
+	// recordSeq is the newest beat of the registration of record. The newest that is
+	// heard may be another: of one that is not applied here yet, or a lie.
+	recordSeq uint64
 	// serves is while the sender, a voter, acks beats: its own beats say so, and its
 	// answers to ours show it.
 	serves spell
@@ -161,9 +164,10 @@ func (e *ears) of(name string) *ear {
 }
 
 // note takes a beat and reports whether it says anything new, and whether it misses
-// others than the one before it. What came before woke, when this process was last
-// stalled, does not tell how late this beat is; dead is the deadtime.
-func (e *ears) note(from string, b lease.Beat, now, woke clock.Instant, dead time.Duration) (news, misses bool) {
+// others than the one before it. inc is the registration of record here: a newer one may
+// be on its way here, or nobody's; see lease.Grantor. What came before woke, when this
+// process was last stalled, does not tell how late this beat is; dead is the deadtime.
+func (e *ears) note(from string, b lease.Beat, inc uint64, now, woke clock.Instant, dead time.Duration) (news, misses bool) {
 	x := e.of(from)
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -177,7 +181,12 @@ func (e *ears) note(from string, b lease.Beat, now, woke clock.Instant, dead tim
 			return false, false
 		}
 	} else if b.Ref.Inc < h.newest || b.Ref.Inc == h.newest && b.Seq <= h.seq {
-		return false, false
+		if b.Ref.Inc != inc || h.newest <= inc || b.Seq <= h.recordSeq {
+			return false, false
+		}
+	}
+	if b.Ref.Inc == inc {
+		h.recordSeq = b.Seq
 	}
 	gap := now.Elapsed(h.at)
 	if known && b.Ref == h.beat.Ref && b.Ref.Inc > 0 && woke.Before(h.at) {
@@ -185,7 +194,10 @@ func (e *ears) note(from string, b lease.Beat, now, woke clock.Instant, dead tim
 	}
 	h.serves.hear(b.Ready, now, dead)
 	if b.Ref.Inc > 0 {
-		h.registered, h.newest, h.seq = now, b.Ref.Inc, b.Seq
+		h.registered = now
+		if b.Ref.Inc >= h.newest {
+			h.newest, h.seq = b.Ref.Inc, b.Seq
+		}
 	}
 	misses = !slices.Equal(h.beat.Silent, b.Silent)
 	h.beat, h.at = b, now
@@ -296,7 +308,11 @@ func (a *Agent) handle(p gossip.Packet) {
 	}
 	switch lease.Kind(p.Payload[0]) {
 	case lease.KindBeat:
-		if b, err := lease.ParseBeat(p.From, p.Payload); err == nil && b.Ref.Name == p.From {
+		switch b, err := lease.ParseBeat(p.From, p.Payload); {
+		case err != nil:
+		case b.Ref.Name != p.From:
+			a.lies.Add(1)
+		default:
 			a.onBeat(b, p.Answer)
 		}
 	case lease.KindAnswer:
@@ -318,11 +334,11 @@ func (a *Agent) handle(p gossip.Packet) {
 func (a *Agent) onBeat(b lease.Beat, back *gossip.Sender) {
 	now := a.now() // after the datagram, never before
 	a.grant.Lock()
-	answer := a.grant.Beat(b.Ref, b.Seq, b.Version, now)
+	answer, inc := a.grant.Beat(b.Ref, b.Seq, b.Version, now), a.grant.Inc(b.Ref.Name)
 	voter := a.grant.voter
 	version, names := a.grant.List()
 	a.grant.Unlock()
-	news, misses := a.ears.note(b.Ref.Name, b, now, a.woke(), a.timing().Deadtime)
+	news, misses := a.ears.note(b.Ref.Name, b, inc, now, a.woke(), a.timing().Deadtime)
 	if !news {
 		return
 	}

@@ -97,7 +97,7 @@ func TestReplayedBeatIsNotNoted(t *testing.T) {
 		{beat(2, 2), true},
 	} {
 		now := at(1000 + i)
-		e.note("n", tt.beat, now, clock.Instant{}, dead)
+		e.note("n", tt.beat, 2, now, clock.Instant{}, dead)
 		h, _ := e.get("n")
 		if news := h.at == now && h.beat.Term == tt.beat.Term; news != tt.news {
 			t.Errorf("beat %d, %v %d: news %v", i, tt.beat.Ref, tt.beat.Seq, news)
@@ -153,7 +153,7 @@ func TestOldLeaderIsNoLeader(t *testing.T) {
 		if name == "emptied" {
 			b.Ref.Inc = 0
 		}
-		a.ears.note(name, b, at(1000), clock.Instant{}, time.Second)
+		a.ears.note(name, b, 0, at(1000), clock.Instant{}, time.Second)
 	}
 	for name, want := range map[string]bool{"leads": false, "gave up": false, "older": true, "begins": false, "never": false, "emptied": true, "self": false, "unheard": false, "": false} {
 		if got := a.denies(name, 31); got != want {

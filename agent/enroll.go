@@ -36,6 +36,7 @@ type JoinOptions struct {
 	// Fresh sets aside what data_dir holds of an earlier membership.
 	Fresh   bool
 	Version string
+	Speaks  int // as in Options
 	Log     *slog.Logger
 	// Dial opens a connection; nil = the host's own.
 	Dial func(ctx context.Context, addr string) (net.Conn, error)
@@ -202,7 +203,7 @@ func knock(ctx context.Context, cfg *config.Node, opts JoinOptions, addr, reques
 		}
 	}
 	adm, err = peer.Knock(ctx, t, peer.JoinRequest{
-		Protocol: peer.Protocol, Version: opts.Version, Cluster: cfg.Cluster, Node: self, Port: cfg.Port,
+		Protocol: speaks(opts.Speaks), Oldest: fsm.Oldest(speaks(opts.Speaks)), Version: opts.Version, Cluster: cfg.Cluster, Node: self, Port: cfg.Port,
 		Token: opts.Token.ID, Secret: opts.Token.Secret, Request: request,
 	})
 	if err == nil && (adm.Disk == 0 || len(adm.Nodes) == 0 || len(adm.Timing.Validate()) > 0) {

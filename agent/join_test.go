@@ -247,6 +247,16 @@ func TestWhoDoesNotFit(t *testing.T) {
 		wrong.Secret += "x"
 		j, err = h.join(wrong, JoinOptions{}, "primary", nil)
 		refused("not one of this cluster", j, err)
+		index := func() (i uint64) { l.view(func(s *fsm.State) { i = s.Index }); return i }
+		before := index()
+		for range 30 {
+			j, err = h.join(wrong, JoinOptions{}, "primary", nil)
+		}
+		refused("too many requests from this address were refused", j, err)
+		if n := index() - before; n > 10 {
+			t.Errorf("thirty requests with a wrong token made %d entries of the log", n)
+		}
+		time.Sleep(time.Minute)
 		if err := l.on("primary").RevokeToken(t.Context(), tok.ID); err != nil {
 			t.Fatal(err)
 		}
@@ -258,11 +268,15 @@ func TestWhoDoesNotFit(t *testing.T) {
 		l.hosts["arbiter"].clk.stepWall(2 * time.Hour)
 		j, err = h.join(tok, JoinOptions{}, "primary", nil)
 		refused("expired", j, err)
+		l.until("the arbiter knows both tokens", time.Second, func() bool {
+			list, err := l.on("arbiter").Tokens(t.Context())
+			return err == nil && len(list) == 2
+		})
 		if list, err := l.on("arbiter").Tokens(t.Context()); err != nil || len(list) != 2 || list[0].State != "expired" || list[1].State != "revoked" || list[0].Token != nil {
 			t.Errorf("%+v, %v", list, err)
 		}
 		tok = l.token("primary")
-		if err := os.WriteFile(h.config().KeyFile, []byte(trust.Generate()), 0o600); err != nil {
+		if err := writeKey(h.config().KeyFile, []byte(trust.Generate()+"\n")); err != nil {
 			t.Fatal(err)
 		}
 		j, err = h.join(tok, JoinOptions{}, "primary", nil)

@@ -269,6 +269,9 @@ func (a *Agent) hello(ctx context.Context, node string) (peer.Hello, error) {
 	if err == nil && h.Formed {
 		a.lead.formed.Store(true)
 	}
+	if err == nil && h.Speaks > a.machine.Newest() {
+		a.die(errors.New(fsm.TooOld(h.Speaks, a.cfg.Name, a.opts.Version, a.machine.Newest())))
+	}
 	return h, err
 }
 
@@ -364,6 +367,9 @@ func (s service) Hello(asker string) peer.Hello {
 		h.State = peer.Member
 	default:
 		h.State = peer.Founding
+	}
+	if a.founded() {
+		h.Speaks = a.speaks()
 	}
 	f := a.disk.fork()
 	_, registered := a.ref()
@@ -499,7 +505,7 @@ func (a *Agent) register(ctx context.Context) {
 	for ctx.Err() == nil && !a.drain.Load() {
 		bound := a.bound()
 		res, err := a.propose(ctx, fsm.Command{At: a.host.Clock.Wall(), Register: &fsm.Register{
-			Node: a.cfg.Name, From: from, Nonce: nonce, HostID: a.hostID(), Bound: bound, Version: a.opts.Version,
+			Node: a.cfg.Name, From: from, Nonce: nonce, HostID: a.hostID(), Bound: bound, Version: a.opts.Version, Speaks: a.saysIt(),
 		}})
 		switch {
 		case err != nil:

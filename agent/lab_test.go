@@ -87,13 +87,14 @@ func (b *logBook) text() string {
 
 // host is one machine; its agent comes and goes.
 type host struct {
-	lab   *lab
-	name  string
-	dir   string
-	clk   *simClock
-	links []netio.Link
-	joins bool          // becomes a member by init or join, and not by the node file
-	steer chan struct{} // full while somebody starts or stops it
+	lab    *lab
+	name   string
+	dir    string
+	clk    *simClock
+	links  []netio.Link
+	speaks int           // as in Options
+	joins  bool          // becomes a member by init or join, and not by the node file
+	steer  chan struct{} // full while somebody starts or stops it
 
 	// gear lets a test build a broken machine: it may replace the kernel that an
 	// agent gets. nil = as it is.
@@ -255,7 +256,7 @@ func (h *host) start() {
 		return
 	}
 	fits := h.fits
-	opts := Options{Version: "test", Log: log, Supervisor: told{func() { h.mu.Lock(); h.ready = true; h.mu.Unlock() }}, Host: &Host{
+	opts := Options{Version: "test", Speaks: h.speaks, Log: log, Supervisor: told{func() { h.mu.Lock(); h.ready = true; h.mu.Unlock() }}, Host: &Host{
 		Network: h.wire, Clock: gatedClock{agentClock{h}, sys}, ID: fmt.Sprintf("boot-%s-%d", h.name, h.boot),
 		Boot: fmt.Sprint(h.boot), Machine: h.name, Watchdog: h.dog,
 		Ping: func(_ context.Context, host string) error {

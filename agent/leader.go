@@ -134,6 +134,14 @@ func (a *Agent) leadLoop(ctx context.Context) {
 	failover.Lead(ctx, leader{a}, a.lead.wake, a.grid.Ticker(max(a.cfg.Timing.Keepalive, 5*time.Millisecond)))
 }
 
+// leads reports whether this node leads and had applied all that was committed before
+// when it began to.
+func (a *Agent) leads() bool {
+	a.lead.mu.Lock()
+	defer a.lead.mu.Unlock()
+	return !a.lead.leads.IsZero()
+}
+
 // leader is failover.Leader on a live node.
 type leader struct{ a *Agent }
 
@@ -240,8 +248,12 @@ func (a *Agent) propose(ctx context.Context, cmd fsm.Command) (fsm.Result, error
 // service answers other nodes.
 type service struct{ a *Agent }
 
-func (s service) Propose(ctx context.Context, c fsm.Command) (fsm.Result, error) {
+func (s service) Propose(ctx context.Context, asker string, c fsm.Command) (fsm.Result, error) {
 	a := s.a
+	if err := mayPropose(asker, c); err != nil {
+		a.log.Warn("a node proposes what it may not", "peer", asker, "err", err)
+		return fsm.Result{}, err
+	}
 	n := a.node.Load()
 	if n == nil {
 		return fsm.Result{}, peer.ErrNotLeader
@@ -339,6 +351,14 @@ func (a *Agent) members(ctx context.Context) error {
 	if leaving != nil { // after the rest: it may have to wait for who comes back
 		_, ok := in[leaving.Name]
 		return a.endMembership(ctx, n, st, leaving, ok)
+	}
+	if to := a.canSpeak(st); to > st.Speaks() {
+		a.log.Info("every node can speak a newer version; the cluster speaks it from now on", "version", to)
+		res, err := n.Propose(ctx, fsm.Command{At: a.host.Clock.Wall(), Upgrade: &fsm.Upgrade{To: to}})
+		if err == nil && res.Rejected != "" {
+			err = errors.New(res.Rejected)
+		}
+		return err
 	}
 	if !st.Maintenance {
 		if next, why := failover.NextVoters(a.voterInputs(n, a.inputs())); next != nil {

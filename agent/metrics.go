@@ -44,6 +44,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 }
 
 var (
+	descVersion  = desc("version", "Version of what nodes say to each other: what the cluster speaks, and the newest that this node could.", "of")
 	descLeader   = desc("leader", "1 if this node is raft's leader.")
 	descLease    = desc("lease_seconds", "Lease left on this node; 0 or less: it may hold nothing.")
 	descBeat     = desc("beat_age_seconds", "Time since the newest beat of a node, as heard here.", "node")
@@ -59,6 +60,7 @@ var (
 	descRunning  = desc("group_running", "1 if the group runs on this node.", "group")
 	descProblems = desc("problems", "Problems of this node by code.", "code")
 	descPackets  = desc("datagrams_total", "Datagrams on the gossip port by what became of them.", "result")
+	descRefused  = desc("connections_refused_total", "Connections on the TLS port that were refused, by cause; join: requests of hosts that were not let in.", "cause")
 	descUpkeep   = desc("address_writes_total", "Addresses written to the kernel: refreshed in time, restored when the lease or the device came back, taken off by another program and put back.", "why")
 	descAnnounce = desc("vip_announcements_total", "Announcements of an address by what became of them: sent, muted (no lease ran), refused.", "address", "result")
 	descTaken    = desc("vip_taken_total", "Times another program took an address off, and it was put back.", "address")
@@ -78,6 +80,8 @@ func (f figures) Collect(c chan<- prometheus.Metric) {
 	count := func(d *prometheus.Desc, v uint64, labels ...string) {
 		c <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
 	}
+	gauge(descVersion, float64(a.speaks()), "cluster")
+	gauge(descVersion, float64(a.machine.Newest()), "node")
 	leads := 0.0
 	if n := a.node.Load(); n != nil && n.IsLeader() {
 		leads = 1
@@ -131,7 +135,17 @@ func (f figures) Collect(c chan<- prometheus.Metric) {
 	count(descPackets, k.OtherCluster.Load(), "other-cluster")
 	count(descPackets, k.Malformed.Load(), "malformed")
 	count(descPackets, k.Dropped.Load(), "dropped")
+	count(descPackets, k.Replayed.Load(), "replayed")
+	count(descPackets, k.Unproven.Load(), "unproven")
+	count(descPackets, k.Lying.Load()+a.lies.Load(), "lying")
+	count(descPackets, k.Limited.Load(), "limited")
 	count(descPackets, a.posts.dropped.Load(), "too-many")
+	for cause, r := range a.mux.Refused() {
+		count(descRefused, r.Count, cause)
+	}
+	if d := a.door.Load(); d != nil {
+		count(descRefused, d.Refused(), "join")
+	}
 	u := a.kernel.Upkeep()
 	count(descUpkeep, u.Refreshed, "refreshed")
 	count(descUpkeep, u.Restored, "restored")

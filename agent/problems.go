@@ -11,6 +11,7 @@ import (
 	"hanode/failover"
 	"hanode/fsm"
 	"hanode/internal/clock"
+	"hanode/internal/trust"
 	"hanode/peer"
 	"hanode/vip"
 )
@@ -77,6 +78,7 @@ var catalogue = map[string]struct{ severity, fix string }{
 	"group-muted":          {"error", "its owner has no lease, so its addresses answer nobody; see members for the missing voters"},
 	"node-unfit":           {"warning", "install what the text names on that node, or correct the cluster file; until then the group cannot go there"},
 	"starts-at-boot":       {"warning", "disable the unit on that host, as the text says: the cluster starts it"},
+	"node-old":             {"info", "install on that node the hanode that the others have; until then nothing is used that it does not understand"},
 	"maintenance":          {"info", "`hanode maintenance off` when the work is done"},
 	"two-node-manual":      {"info", "for full automation add a third vote: a witness on any small machine, a node block with its address and role = \"witness\" (docs/two-nodes.md says how)"},
 	"two-node-alone":       {"error", "start the other node; if its host is off, `hanode confirm-off NODE`"},
@@ -149,7 +151,7 @@ func (a *Agent) local() []api.StatusProblem {
 	}
 	refused := a.mux.Refused()
 	for _, cause := range slices.Sorted(maps.Keys(refused)) {
-		if r := refused[cause]; time.Since(r.Last) < stallShown && cause != "handshake" {
+		if r := refused[cause]; time.Since(r.Last) < stallShown && cause != trust.CauseHandshake && cause != trust.CauseLimited {
 			last := r.Last
 			out = append(out, show("stranger-certificate", fmt.Sprintf("%s: %d connections refused, the last from %v: %s", a.cfg.Name, r.Count, r.Addr, cause), &last))
 		}
@@ -186,6 +188,7 @@ func (a *Agent) clusterProblems(in failover.Inputs, members []api.Member) []api.
 		}
 	}
 	out = append(out, rotationProblem(s)...)
+	out = append(out, a.versionProblems(s)...)
 	out = append(out, a.twoNodeProblems(s)...)
 	out = append(out, a.pingProblems(s)...)
 	out = append(out, a.linkProblems(s)...)

@@ -67,7 +67,7 @@ func TestListsInParts(t *testing.T) {
 	}
 	said := func(ms int) int { return len(e.of("v").silent(at(ms), time.Second)) }
 	beat := func(ms int, seq uint64, refs []id.NodeRef) {
-		e.note("v", lease.Beat{Ref: id.NodeRef{Name: "v", Inc: 2}, Seq: seq, Silent: refs[:min(len(refs), lease.MaxSilent)]}, at(ms), clock.Instant{}, time.Second)
+		e.note("v", lease.Beat{Ref: id.NodeRef{Name: "v", Inc: 2}, Seq: seq, Silent: refs[:min(len(refs), lease.MaxSilent)]}, 2, at(ms), clock.Instant{}, time.Second)
 	}
 	old := lease.Silents(2, 7, first)
 	beat(1000, 7, first)

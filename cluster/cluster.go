@@ -273,6 +273,9 @@ func (n *Node) apply(ctx context.Context, cmd fsm.Command) (uint64, fsm.Result, 
 	if n.raft.State() != raft.Leader || n.quiet.Load() || n.hung() {
 		return 0, fsm.Result{}, ErrNotLeader
 	}
+	if err := n.cfg.Machine.Speakable(cmd); err != nil {
+		return 0, fsm.Result{}, err
+	}
 	data, err := fsm.Encode(cmd)
 	if err != nil {
 		return 0, fsm.Result{}, err

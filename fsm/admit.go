@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"crypto/subtle"
 	"fmt"
 	"maps"
 	"slices"
@@ -109,6 +110,29 @@ func (s *State) revokeToken(c *RevokeToken, at time.Time) Result {
 	return Result{}
 }
 
+// askedAgain reports that the request was granted before and is made again.
+func (s *State) askedAgain(c *AddNode) bool {
+	t, n := s.Tokens[c.Token], s.Nodes[c.Node.Name]
+	return t.UsedBy != "" && t.UsedBy == c.Node.Name && t.Request == c.Request && n != nil && !n.Removed
+}
+
+// BadToken says why the request's token lets nobody in, or "". A leader that has caught
+// up asks before it proposes: anybody can make requests, and each entry is written to
+// every voter's disk.
+func (s *State) BadToken(c *AddNode, at time.Time) string {
+	t, ok := s.Tokens[c.Token]
+	if !ok || subtle.ConstantTimeCompare([]byte(t.Hash), []byte(c.Hash)) == 0 {
+		return "the token is not one of this cluster"
+	}
+	if s.askedAgain(c) {
+		return ""
+	}
+	if why := t.Over(at); why != "" {
+		return "the token is " + why
+	}
+	return ""
+}
+
 // addNode lets a node in as a member without any vote. A name that was removed may
 // come again, and a member whose disk is empty: each time as a new disk, so that raft
 // never takes it for the one that it was (R12), and with incarnations that go on.
@@ -116,16 +140,12 @@ func (s *State) addNode(c *AddNode, at time.Time) Result {
 	if s.Manual {
 		return rejected("this cluster has two nodes and two_node = \"manual\", and cannot grow")
 	}
-	t, ok := s.Tokens[c.Token]
-	if !ok || t.Hash != c.Hash {
-		return rejected("the token is not one of this cluster")
+	if why := s.BadToken(c, at); why != "" {
+		return rejected("%s", why)
 	}
-	n := s.Nodes[c.Node.Name]
-	if t.UsedBy != "" && t.UsedBy == c.Node.Name && t.Request == c.Request && n != nil && !n.Removed {
-		return Result{Disk: n.Disk} // the same request, made again
-	}
-	if why := t.Over(at); why != "" {
-		return rejected("the token is %s", why)
+	n, t := s.Nodes[c.Node.Name], s.Tokens[c.Token]
+	if s.askedAgain(c) {
+		return Result{Disk: n.Disk}
 	}
 	if s.Rotation != nil {
 		return rejected("the cluster's key is being changed; ask again when `hanode key status` shows that it is done")

@@ -97,6 +97,8 @@ func (s *State) carryOut(c Command) Result {
 		return s.addNode(c.AddNode, c.At)
 	case c.NewGeneration != nil:
 		return s.newGeneration(c.NewGeneration, c.At)
+	case c.Upgrade != nil:
+		return s.upgrade(c.Upgrade, c.At)
 	case c.Report != nil:
 		s.report(c.Report.Events)
 	}
@@ -168,6 +170,9 @@ func (s *State) register(c *Register, at time.Time) Result {
 	if c.Nonce == "" {
 		return rejected("%s registers without a nonce", c.Node)
 	}
+	if why := s.tooOld(c.Node, c.Version, c.Speaks); why != "" {
+		return Result{Rejected: why, Inc: n.Inc}
+	}
 	if n.Nonce == c.Nonce {
 		return Result{Inc: n.Inc} // the same registration, proposed twice
 	}
@@ -176,7 +181,7 @@ func (s *State) register(c *Register, at time.Time) Result {
 	}
 	n.Inc++
 	n.Fenced, n.Stopped, n.Off = false, false, false
-	n.Bound, n.HostID, n.Nonce, n.Version = c.Bound, c.HostID, c.Nonce, c.Version
+	n.Bound, n.HostID, n.Nonce, n.Version, n.Speaks = c.Bound, c.HostID, c.Nonce, c.Version, c.Speaks
 	res := Result{Inc: n.Inc}
 	old := func(r id.NodeRef, host string) bool {
 		return r.Name == c.Node && r.Inc < n.Inc && (host == c.HostID || s.Manual && rebooted(host, c.HostID))

@@ -67,6 +67,8 @@ func every() map[string]struct {
 		"key, done":       {[]fsm.Command{rotate(fsm.KeyAdd), rotate(fsm.KeyUse), rotate(fsm.KeyDrop)}, rotate(fsm.KeyDone)},
 		"key, undone":     {[]fsm.Command{rotate(fsm.KeyAdd), rotate(fsm.KeyUndo)}, rotate(fsm.KeyDone)},
 		"generation":      {nil, fsm.Command{NewGeneration: &fsm.NewGeneration{Generation: 1, Node: "c", Disk: 2}}},
+		"upgrade":         {nil, fsm.Command{Upgrade: &fsm.Upgrade{To: 2}}},
+		"register, says":  {nil, fsm.Command{Register: &fsm.Register{Node: "a", From: 1, Nonce: "a-2", HostID: "host-a", Speaks: 2}}},
 		"report":          {nil, fsm.Command{Report: &fsm.Report{Events: []fsm.Event{ev, {Time: wall, Kind: "other"}}}}},
 	}
 }

@@ -53,6 +53,7 @@ type Command struct {
 	AddNode       *AddNode       `json:"add_node,omitempty"`
 	NewGeneration *NewGeneration `json:"new_generation,omitempty"`
 	Recover       *Recover       `json:"recover,omitempty"`
+	Upgrade       *Upgrade       `json:"upgrade,omitempty"`
 }
 
 // Found creates the cluster; the first entry of its log.
@@ -78,6 +79,9 @@ type Register struct {
 	HostID  string        `json:"host_id"`
 	Bound   time.Duration `json:"bound"`
 	Version string        `json:"version"`
+	// Speaks is the newest version (see [Newest]) that the node speaks. 0 = it does not
+	// say: the cluster does not speak one yet in which it could.
+	Speaks int `json:"speaks,omitempty"`
 }
 
 // Takeover is one entry: an optional fence and the assignments that follow from

@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -29,6 +30,7 @@ type Machine struct {
 	mu     sync.RWMutex
 	st     *State
 	broken error
+	newest int // version that is understood
 
 	watch []func(Change)
 	copy  atomic.Pointer[State] // of st as it is; nil = none was asked for
@@ -45,7 +47,19 @@ type Change struct {
 }
 
 // NewMachine returns a machine in the state before founding.
-func NewMachine() *Machine { return &Machine{st: New()} }
+func NewMachine() *Machine { return &Machine{st: New(), newest: Newest()} }
+
+// Lower makes the machine one of an older binary, for tests of upgrades. Call it before
+// entries arrive.
+func (m *Machine) Lower(newest int) { m.newest = newest }
+
+// Newest is the newest version that is understood.
+func (m *Machine) Newest() int { return m.newest }
+
+// tooNew is the error about something of a version that is not understood.
+func (m *Machine) tooNew(version int) error {
+	return fmt.Errorf("the cluster speaks version %d, this hanode only up to %d: %w", version, m.newest, ErrTooNew)
+}
 
 // Watch calls fn after every entry and once now. Call it before entries arrive.
 func (m *Machine) Watch(fn func(Change)) {
@@ -95,6 +109,9 @@ func (m *Machine) Apply(index uint64, data []byte) Result {
 		return Result{}
 	}
 	cmd, err := Decode(data)
+	if err == nil && cmd.Needs() > m.newest {
+		err = m.tooNew(cmd.Needs())
+	}
 	if err != nil {
 		m.broken = fmt.Errorf("log entry %d: %w", index, err)
 		m.notify(Change{State: m.st})
@@ -153,14 +170,23 @@ func (m *Machine) Snapshot() ([]byte, error) {
 // nothing changed.
 func (m *Machine) Restore(b []byte) error {
 	st := &State{}
-	if err := decode(b, st); err != nil {
-		return fmt.Errorf("decode snapshot: %w", err)
-	}
-	if err := st.complete(); err != nil {
-		return fmt.Errorf("decode snapshot: %w", err)
+	err := decode(b, st)
+	if err == nil {
+		err = st.complete()
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if err == nil && st.Speaks() > m.newest {
+		err = m.tooNew(st.Speaks())
+	}
+	if err != nil {
+		err = fmt.Errorf("decode snapshot: %w", err)
+		if errors.Is(err, ErrTooNew) && m.broken == nil {
+			m.broken = err // whoever sent it will not send another
+			m.notify(Change{State: m.st})
+		}
+		return err
+	}
 	if st.Index < m.st.Index {
 		return nil
 	}

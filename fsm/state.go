@@ -31,6 +31,9 @@ type State struct {
 	Digest  string      `json:"digest"`
 	Timing  spec.Timing `json:"timing"`
 
+	// Version is what all speak; see Speaks. 0 = the first one.
+	Version int `json:"version,omitempty"`
+
 	// Generation counts recoveries from the loss of a majority (R13). 0 = none.
 	Generation uint64 `json:"generation,omitempty"`
 
@@ -108,6 +111,8 @@ type Node struct {
 	Nonce  string        `json:"nonce"`
 	// Version of the binary that registered.
 	Version string `json:"version"`
+	// Speaks is the newest version that it speaks; 0 = it did not say.
+	Speaks int `json:"speaks,omitempty"`
 
 	Standby bool `json:"standby"`
 	// Stopped: an orderly stop released everything; the node is still a member.

@@ -47,8 +47,13 @@ type Grantor struct {
 // is newer than any before it counts: a recorded one that is sent again must not
 // make a dead node look alive.
 type hearing struct {
-	inc, seq uint64        // the newest registration heard, and its newest beat
+	inc, seq uint64        // the registration of record, once it is heard, and its newest beat
 	at       clock.Instant // when that came
+	// ahead is the newest registration heard that is newer than the one of record, and
+	// not applied here yet; or nobody has it, and the sender lies or is a copy of a
+	// machine: it must not make the one of record seem silent.
+	ahead, aheadSeq uint64
+	aheadAt         clock.Instant
 	// known is when the registration of record, knownInc, was applied here. Its beats
 	// may have come before.
 	knownInc uint64
@@ -95,10 +100,19 @@ func (g *Grantor) Applied(now clock.Instant, version uint64, voters []string, re
 	for name, reg := range regs {
 		if h := g.heard[name]; h.knownInc != reg.Inc {
 			h.knownInc, h.known = reg.Inc, now
+			if h.ahead == reg.Inc {
+				h.inc, h.seq, h.at = h.ahead, h.aheadSeq, h.aheadAt
+			}
+			if h.ahead <= reg.Inc {
+				h.ahead, h.aheadSeq, h.aheadAt = 0, 0, clock.Instant{}
+			}
 			g.heard[name] = h
 		}
 	}
 }
+
+// Inc is the registration of record of a node, as far as was applied; 0 = none.
+func (g *Grantor) Inc(name string) uint64 { return g.regs[name].Inc }
 
 // List is the voters' list this voter has applied.
 func (g *Grantor) List() (uint64, []string) { return g.version, g.voters }
@@ -137,6 +151,10 @@ func (g *Grantor) hear(ref id.NodeRef, seq uint64, now clock.Instant) {
 	case ref.Inc == 0:
 		if seq != h.loose {
 			h.loose, h.looseAt = seq, now
+		}
+	case ref.Inc > h.knownInc:
+		if ref.Inc > h.ahead || ref.Inc == h.ahead && seq > h.aheadSeq {
+			h.ahead, h.aheadSeq, h.aheadAt = ref.Inc, seq, now
 		}
 	case ref.Inc > h.inc, ref.Inc == h.inc && seq > h.seq:
 		h.inc, h.seq, h.at = ref.Inc, seq, now
@@ -200,7 +218,7 @@ func (g *Grantor) Due(now clock.Instant) []Expiry {
 // could listen.
 func (g *Grantor) Heard(name string) clock.Instant {
 	h := g.heard[name]
-	return clock.Later(g.floor, clock.Later(h.at, h.looseAt))
+	return clock.Later(g.floor, clock.Later(h.at, clock.Later(h.aheadAt, h.looseAt)))
 }
 
 // missed is since when the registration of record is missed: its own newest beat

@@ -199,6 +199,11 @@ func TestReplayedBeatsAreNoSignOfLife(t *testing.T) {
 		{"its agent starts anew", func(g *lease.Grantor, now clock.Instant) { g.Beat(ref("n1", 0), 56, 3, now) }, true, true},
 		{"and its host did", func(g *lease.Grantor, now clock.Instant) { g.Beat(ref("n1", 0), 5, 3, now) }, true, true},
 		{"the next one", func(g *lease.Grantor, now clock.Instant) { g.Beat(ref("n1", 2), 8, 3, now) }, false, true},
+		{"of a registration that there is not", func(g *lease.Grantor, now clock.Instant) { g.Beat(ref("n1", 999), 1, 3, now) }, true, true},
+		{"the next one, beside such a one", func(g *lease.Grantor, now clock.Instant) {
+			g.Beat(ref("n1", 999), 1, 3, now)
+			g.Beat(ref("n1", 2), 8, 3, now)
+		}, false, true},
 		{"though it is not acked", func(g *lease.Grantor, now clock.Instant) { g.Beat(ref("n1", 2), 8, 2, now) }, false, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

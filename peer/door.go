@@ -5,13 +5,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"hanode/internal/ration"
 	"hanode/internal/spec"
 )
 
@@ -19,13 +21,11 @@ import (
 // over TLS in which the host has checked who we are and has shown no certificate; the
 // token in the call says who it is.
 
-// Protocol is the version of what nodes say to each other. A node of another one is not
-// let in.
-const Protocol = 1
-
 // JoinRequest is what a host says at the door.
 type JoinRequest struct {
+	// Protocol is the newest version that it speaks, Oldest the oldest.
 	Protocol int       `json:"protocol"`
+	Oldest   int       `json:"oldest"`
 	Version  string    `json:"version"` // of its binary, for people
 	Cluster  string    `json:"cluster"`
 	Node     spec.Node `json:"node"`
@@ -59,21 +59,38 @@ const (
 	maxAtDoor = 8 // requests at once
 	doorTime  = 15 * time.Second
 	doorLogs  = time.Second // between two lines about who was refused
+	// Connections, of which nobody knows yet whose they are, and how much is read from one.
+	maxConns   = 32
+	maxConnsOf = 8
+	maxHeard   = 64 << 10
 )
+
+// attempts is how often one host may be refused.
+var attempts = ration.Rate{PerSecond: 0.5, Burst: 20}
 
 // Door is the server of it.
 type Door struct {
-	http *http.Server
-	log  *slog.Logger
+	http  *http.Server
+	log   *slog.Logger
+	tries *ration.Ration
+	born  time.Time
+	conns ration.Conns
+	all   atomic.Uint64 // that were refused
 
 	mu      sync.Mutex
 	logged  time.Time
 	refused uint64 // since then
 }
 
+// Refused is how many requests were refused since the start.
+func (d *Door) Refused() uint64 { return d.all.Load() }
+
 // NewDoor returns a door; every connection of its listener has been checked by nobody.
 func NewDoor(k Doorkeeper, log *slog.Logger) *Door {
-	d := &Door{log: log}
+	d := &Door{
+		log: log, tries: ration.New(attempts, ration.Rate{PerSecond: 50, Burst: 200}), born: time.Now(),
+		conns: ration.Conns{Most: maxConns, MostOf: maxConnsOf, Bytes: maxHeard},
+	}
 	room := make(chan struct{}, maxAtDoor)
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /join", func(w http.ResponseWriter, r *http.Request) {
@@ -82,6 +99,12 @@ func NewDoor(k Doorkeeper, log *slog.Logger) *Door {
 			defer func() { <-room }()
 		default:
 			http.Error(w, "too many ask at once", http.StatusServiceUnavailable)
+			return
+		}
+		if !d.tries.Has(source(r), time.Since(d.born)) {
+			err := errors.New("too many requests from this address were refused; ask again in a minute")
+			d.refuse(r, "", err)
+			answer(w, nil, err)
 			return
 		}
 		var q JoinRequest
@@ -108,6 +131,8 @@ func NewDoor(k Doorkeeper, log *slog.Logger) *Door {
 
 // refuse notes who was not let in. Anybody can knock, so it writes a line now and then.
 func (d *Door) refuse(r *http.Request, name string, why error) {
+	d.all.Add(1)
+	d.tries.Take(source(r), time.Since(d.born))
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.refused++
@@ -118,20 +143,33 @@ func (d *Door) refuse(r *http.Request, name string, why error) {
 	d.logged, d.refused = time.Now(), 0
 }
 
+// source is the address that asks.
+func source(r *http.Request) netip.Addr {
+	at, _ := netip.ParseAddrPort(r.RemoteAddr)
+	return at.Addr()
+}
+
 // plainListener hides from net/http that the connections are TLS; see bare.
-type plainListener struct{ net.Listener }
+type plainListener struct {
+	net.Listener
+	conns *ration.Conns
+}
 
 func (l plainListener) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		if c, ok := l.conns.Admit(c); ok {
+			return bare{Conn: c}, nil
+		}
 	}
-	return bare{Conn: c}, nil
 }
 
 // Serve runs until Close.
 func (d *Door) Serve(l net.Listener) error {
-	err := d.http.Serve(plainListener{l})
+	err := d.http.Serve(plainListener{l, &d.conns})
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}
@@ -185,7 +223,7 @@ func (c *Client) Join(ctx context.Context, node string, q JoinRequest) (adm Admi
 func passJoin(mux *http.ServeMux, k Doorkeeper) {
 	mux.HandleFunc("POST /peer/join", func(w http.ResponseWriter, r *http.Request) {
 		var q JoinRequest
-		if err := json.NewDecoder(io.LimitReader(r.Body, maxJoin)).Decode(&q); err != nil {
+		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxJoin)).Decode(&q); err != nil {
 			answer(w, nil, err)
 			return
 		}

@@ -44,7 +44,7 @@ func (l *lab) knock(tok trust.Token, q JoinRequest) (Admission, error) {
 func TestAtTheDoor(t *testing.T) {
 	l, said := doorLab(t)
 	tok := l.keys.NewToken(cluster)
-	q := JoinRequest{Protocol: Protocol, Cluster: cluster, Node: spec.Node{Name: "d", Address: "10.0.0.4"}, Token: tok.ID, Secret: tok.Secret, Request: "r1"}
+	q := JoinRequest{Protocol: 1, Cluster: cluster, Node: spec.Node{Name: "d", Address: "10.0.0.4"}, Token: tok.ID, Secret: tok.Secret, Request: "r1"}
 	adm, err := l.knock(tok, q)
 	if err != nil || adm.Disk != 3 || adm.Nodes[0].Name != "d" || string(adm.Key) != "key" || adm.By != "b" {
 		t.Fatalf("%+v, %v", adm, err)

@@ -45,6 +45,9 @@ type Hello struct {
 	Digest  string `json:"digest"` // of the founders' list
 	State   State  `json:"state"`
 	Version string `json:"version"`
+	// Speaks is the version that the cluster speaks, as far as this node has applied its
+	// log; 0 = there is no cluster yet, or a node that does not say.
+	Speaks int `json:"speaks,omitempty"`
 	// Removed: the asker was put out of the cluster, as far as this node knows.
 	Removed bool `json:"removed,omitempty"`
 	// Resources is the text of Heartbeat's haresources, in one form; "" without it.
@@ -81,7 +84,8 @@ type Hello struct {
 // Service is what an agent answers.
 type Service interface {
 	Hello(asker string) Hello
-	Propose(ctx context.Context, c fsm.Command) (fsm.Result, error)
+	// Propose commits a command of asker.
+	Propose(ctx context.Context, asker string, c fsm.Command) (fsm.Result, error)
 	Mark(ctx context.Context) (uint64, error)
 	// Rejoin gives asker, whose disk is empty or older than it was, a new raft identity:
 	// one, however often that request is made.
@@ -129,7 +133,7 @@ func NewServer(svc Service, operator http.Handler, log *slog.Logger) *Server {
 			answer(w, nil, err)
 			return
 		}
-		res, err := svc.Propose(r.Context(), c)
+		res, err := svc.Propose(r.Context(), asker(r), c)
 		answer(w, res, err)
 	})
 	mux.HandleFunc("POST /peer/mark", func(w http.ResponseWriter, r *http.Request) {

@@ -62,7 +62,7 @@ func (a *agent) Hello(asker string) Hello {
 	return Hello{Name: "b", Cluster: cluster, Digest: "d", State: Member, Version: "1", HeardMS: 1.5, HostID: "host-b", Formed: true}
 }
 
-func (a *agent) Propose(_ context.Context, c fsm.Command) (fsm.Result, error) {
+func (a *agent) Propose(_ context.Context, _ string, c fsm.Command) (fsm.Result, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.commands = append(a.commands, c)
