@@ -27,6 +27,7 @@ var readsWall = map[string]string{
 	"agent/hooks.go":    "stamps a command: people read it in events",
 	"agent/joining.go":  "stamps a command: people read it in events",
 	"agent/leader.go":   "stamps a command: people read it in events",
+	"agent/snapshot.go": "when a snapshot was made, for people; a generation, which need only be later than others",
 	"agent/rotation.go": "stamps a command: people read it in events",
 	"agent/twonode.go":  "stamps a command; and of two operators' words that cross the later one counts: a wrong order loses what was changed between, it makes no second holder",
 	"agent/worker.go":   "stamps a command, and since when a group runs: people read it in events and status",

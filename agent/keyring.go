@@ -24,7 +24,10 @@ import (
 // use was on the disk before, so that a crash at any step goes on with the same keys.
 type keyring struct {
 	*trust.Ring
-	file string // "" = the keys are those of Heartbeat's authkeys
+	file string // that is written; "" = the keys are those of Heartbeat's authkeys
+	// source is the file that is read, and reload reads it.
+	source string
+	reload func() (*trust.Keys, error)
 
 	news   chan struct{} // one slot: what the cluster wants of the keys changed
 	wanted *fsm.Rotation // onChange's, of the entry before
@@ -32,9 +35,11 @@ type keyring struct {
 
 	// mu is held over writes of the file: nothing that dials, beats or votes takes it.
 	mu     sync.Mutex
-	stamp  stamp             // of the file as it was read or written last
-	err    string            // why the file cannot be changed
-	bad    string            // what is wrong with the file as it is
+	stamp  stamp       // of the file as it was read or written last
+	err    string      // why the file cannot be changed
+	bad    string      // what is wrong with the file as it is
+	parsed *trust.Keys // of the file as it was at tried, where it is not in use; passphrases take long
+	tried  stamp
 	heard  map[string]uint64 // datagrams by key, when last looked at
 	deaf   int               // looks in a row without a lease and without a datagram by the active key
 	adrift string            // see drift
@@ -83,13 +88,14 @@ func stampOf(path string) stamp {
 
 // load reads the keys at the start.
 func (k *keyring) load(cfg *config.Node) error {
+	k.source, k.reload = cfg.KeyFile, cfg.ReloadKeys
 	if len(cfg.Keys) == 0 {
-		k.file = cfg.KeyFile
 		if real, err := filepath.EvalSymlinks(cfg.KeyFile); err == nil {
-			k.file = real // to replace a link would leave what it points to behind
+			k.source = real // to replace a link would leave what it points to behind
 		}
-		k.stamp = stampOf(k.file)
+		k.file = k.source
 	}
+	k.stamp = stampOf(k.source)
 	keys, err := cfg.LoadKeys()
 	if err != nil {
 		return err
@@ -99,7 +105,7 @@ func (k *keyring) load(cfg *config.Node) error {
 }
 
 // errAuthkeys says why the agent does not change the keys itself.
-var errAuthkeys = errors.New("the keys are those of Heartbeat's authkeys; add the new one to the file on every node, then make it the active one everywhere, then take the old one away")
+var errAuthkeys = errors.New("the keys are those of Heartbeat's authkeys; add the new one to the file on every node, then make it the active one everywhere, then take the old one away; the agents read the file by themselves")
 
 // setLocked writes the keys into the file and then uses them.
 func (k *keyring) setLocked(keys *trust.Keys) error {
@@ -166,19 +172,23 @@ func (k *keyring) follow(want failover.Keys) error {
 func (k *keyring) reread(apart bool) (changed bool, bad string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	now := stampOf(k.file)
-	if k.file == "" || now == k.stamp && k.bad == "" {
+	now := stampOf(k.source)
+	if now == k.stamp && k.bad == "" {
 		return false, ""
 	}
-	keys, err := trust.Load(k.file)
+	keys, err := k.parsed, error(nil)
+	if keys == nil || now != k.tried {
+		keys, err = k.reload()
+		k.parsed, k.tried = keys, now
+	}
 	k.bad = ""
 	switch {
 	case err != nil:
 		k.bad = err.Error()
 	case !slices.ContainsFunc(keys.Fingerprints(), k.Keys().Has) && !apart:
-		k.bad = k.file + " was changed and shares no key with those in use, so it is not taken while the node is in touch with the others"
+		k.bad = k.source + " was changed and shares no key with those in use, so it is not taken while the node is in touch with the others"
 	default:
-		k.stamp = now
+		k.stamp, k.parsed = now, nil
 		if !slices.Equal(keys.Fingerprints(), k.Keys().Fingerprints()) {
 			k.Set(keys)
 		}

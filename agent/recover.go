@@ -33,7 +33,8 @@ type Recovery struct {
 	Lost        []string // members that are put out
 	Groups      []string // with the node that owned each, by this disk: "web (primary)"
 	Confirm     string   // the sentence that must be said
-	Backup      string   // where the data_dir was copied to; "" = nothing was done
+	Backup      string   // where the data_dir is as it was; "" = there was none, or nothing was done
+	Done        bool
 }
 
 // Recover makes this host's node, whose agent must not run, the whole cluster. Unless
@@ -81,6 +82,7 @@ func recoverWith(cfg *config.Node, confirm string, log *slog.Logger, open func()
 	if err := cluster.NextGeneration(stores, cfg.Name, disk, change, log); err != nil {
 		return r, err
 	}
+	r.Done = true
 	return r, d.setNumber(disk)
 }
 
@@ -97,13 +99,7 @@ func assess(cfg *config.Node, st *fsm.State, at cluster.Position) (r Recovery, e
 		Cluster: st.Cluster, Node: cfg.Name, Generation: st.Generation + 1,
 		Term: at.LastTerm, Index: at.LastIndex, Voters: slices.Clone(st.Voters.Names), Lost: without(st.NodeNames(), cfg.Name),
 	}
-	for _, name := range st.GroupNames() {
-		owner := st.Groups[name].Owner.Name
-		if owner == "" {
-			owner = "nobody"
-		}
-		r.Groups = append(r.Groups, fmt.Sprintf("%s (%s)", name, owner))
-	}
+	r.Groups = owners(st)
 	r.Confirm = fmt.Sprintf("%s goes on without %s", cfg.Name, strings.Join(r.Lost, ", "))
 	if len(r.Lost) == 0 {
 		return r, fmt.Errorf("%s is the only node of its cluster; there is nobody to recover from: start its agent", cfg.Name)

@@ -411,11 +411,23 @@ func (a *Agent) heardAtAll(ctx context.Context, now clock.Instant, name string) 
 	if at := a.ears.last(name); !at.IsZero() && now.Elapsed(at) < a.timing().Deadtime {
 		return "its agent is heard"
 	}
+	// A host that is off does not take a connection, and the kernel of one that is on does
+	// so at once, whatever its agent does: an operator waits no longer than that for the dead.
+	short, cancel := context.WithTimeout(ctx, connectTime)
+	c, err := a.gossip.Dial(short, name, a.cfg.Port+1)
+	cancel()
+	if err != nil {
+		return ""
+	}
+	_ = c.Close()
 	if _, err := a.hello(ctx, name); err == nil {
 		return "its agent answers"
 	}
 	return ""
 }
+
+// connectTime is how long a host may take to accept a connection, over all links.
+const connectTime = 300 * time.Millisecond
 
 // maybeHeldBy lists the groups that a node may hold, as far as is known here.
 func (a *Agent) maybeHeldBy(name string) (out []string) {

@@ -60,6 +60,9 @@ type Backend interface {
 	Tokens(ctx context.Context) ([]Token, error)
 	// RevokeToken ends a token that nobody used.
 	RevokeToken(ctx context.Context, id string) error
+	// Snapshot is the state with all that was committed before the call; without a quorum
+	// what this node knows, with the error.
+	Snapshot(ctx context.Context) (*Snapshot, error)
 	// RotateKey changes the cluster's key, or takes back a change that is under way.
 	RotateKey(ctx context.Context, req RotateKeyRequest) (*KeyStatus, error)
 	// KeyStatus says which keys the members have, and how far a change of them is.

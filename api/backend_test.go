@@ -86,6 +86,11 @@ func (b *countingBackend) RotateKey(context.Context, RotateKeyRequest) (*KeyStat
 	return &KeyStatus{}, nil
 }
 
+func (b *countingBackend) Snapshot(context.Context) (*Snapshot, error) {
+	b.calls++
+	return &Snapshot{}, nil
+}
+
 func (b *countingBackend) KeyStatus(context.Context) (*KeyStatus, error) {
 	b.calls++
 	return &KeyStatus{}, nil

@@ -157,6 +157,11 @@ func (c *Client) RevokeToken(ctx context.Context, id string) error {
 	return err
 }
 
+// Snapshot gets the cluster's state.
+func (c *Client) Snapshot(ctx context.Context) (*Snapshot, error) {
+	return call[Snapshot](ctx, c, "snapshot", nil, nil, 0)
+}
+
 // RotateKey changes the cluster's key.
 func (c *Client) RotateKey(ctx context.Context, req RotateKeyRequest) (*KeyStatus, error) {
 	return call[KeyStatus](ctx, c, "key/rotate", nil, rotateKeyBody{Without: req.Without, Undo: &req.Undo, WaitMS: MS(req.Wait)}, req.Wait)

@@ -19,6 +19,7 @@ var contract = []struct {
 	{Member{}, "address last_beat_ms leader lease_ms links name role state voter voter_why"},
 	{RemoveResult{}, "confirm node removed voters"},
 	{Token{}, "expires id join made state token used_by"},
+	{Snapshot{}, "data"},
 	{KeyStatus{}, "nodes retired rotation"},
 	{Rotation{}, "from phase since to waits_for why without"},
 	{NodeKeys{}, "active keys node problem"},

@@ -60,6 +60,9 @@ func Handler(b Backend) http.Handler {
 	mux.HandleFunc("POST /v1/token/revoke", post(decodeID, func(ctx context.Context, id string) (any, error) {
 		return struct{}{}, b.RevokeToken(ctx, id)
 	}))
+	mux.HandleFunc("GET /v1/snapshot", get(func(ctx context.Context, _ query) (any, error) {
+		return nonNil(b.Snapshot(ctx))
+	}))
 	mux.HandleFunc("POST /v1/key/rotate", post(decodeRotateKey, func(ctx context.Context, q RotateKeyRequest) (any, error) {
 		return nonNil(b.RotateKey(ctx, q))
 	}))

@@ -273,6 +273,11 @@ type RemoveResult struct {
 	Voters  List[string] `json:"voters"` // that remain, or would
 }
 
+// Snapshot is the cluster's state, as the text of a file.
+type Snapshot struct {
+	Data string `json:"data"`
+}
+
 // RotateKeyRequest asks for another key of the cluster.
 type RotateKeyRequest struct {
 	// Without are members to leave behind: they are not asked, and get no key.

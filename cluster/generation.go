@@ -77,3 +77,33 @@ func (recovered) Apply(*raft.Log) any { return nil }
 func (r recovered) Snapshot() (raft.FSMSnapshot, error) { return machine{r.m, func() {}}.Snapshot() }
 
 func (recovered) Restore(r io.ReadCloser) error { return r.Close() }
+
+// Begin writes a state into empty stores, as that of a raft whose only server is this
+// node's disk-th data directory.
+func Begin(s Stores, name string, disk uint64, m *fsm.Machine, log *slog.Logger) (err error) {
+	const term = 1
+	_, trans := raft.NewInmemTransport(raft.ServerAddress(name))
+	defer func() { _ = trans.Close() }()
+	if has, err := raft.HasExistingState(s.Log, s.Stable, s.Snapshots); err != nil || has {
+		return errors.Join(errors.New("there is a raft log already"), err)
+	}
+	id := raft.ServerID(ServerID(name, disk))
+	only := raft.Configuration{Servers: []raft.Server{{Suffrage: raft.Voter, ID: id, Address: raft.ServerAddress(name)}}}
+	index := m.Copy().Index
+	sink, err := s.Snapshots.Create(raft.SnapshotVersionMax, index, term, only, index, trans)
+	if err != nil {
+		return fmt.Errorf("begin raft's snapshot: %w", err)
+	}
+	snap, err := machine{m, func() {}}.Snapshot()
+	if err == nil {
+		err = snap.Persist(sink)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("write raft's snapshot: %w", err), sink.Cancel())
+	}
+	if err := s.Stable.SetUint64([]byte("CurrentTerm"), term); err != nil {
+		return fmt.Errorf("write raft's term: %w", err)
+	}
+	log.Info("a state was put on the disk", "index", index, "server", id)
+	return nil
+}

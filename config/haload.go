@@ -70,7 +70,7 @@ func LoadHeartbeat(dir string, h HAHost, o HAOptions) (*Heartbeat, error) {
 		b := &haBuild{haReport: r, cf: cf, h: h}
 		b.survey()
 		out.Node = b.node(dir)
-		out.Node.Keys = auth.keys
+		out.Node.Keys, out.Node.KeyFile, out.Node.insecureCRC = auth.keys, authFile, o.InsecureCRC
 		if resSrc != nil {
 			out.Groups = r.groups(resFile, lines, cf.failback, h, b.nets)
 			out.Node.Resources, out.Node.groups = ResourcesText(resSrc), out.Groups

@@ -1,6 +1,10 @@
 package config
 
-import "hanode/internal/trust"
+import (
+	"os"
+
+	"hanode/internal/trust"
+)
 
 // LoadKeys reads the cluster's secrets: the key file, or what Heartbeat's authkeys
 // gives, which takes about 0.1 s for each of its keys.
@@ -8,8 +12,35 @@ func (n *Node) LoadKeys() (*trust.Keys, error) {
 	if len(n.Keys) == 0 {
 		return trust.Load(n.KeyFile)
 	}
-	phrases := make([]string, len(n.Keys))
-	for i, k := range n.Keys {
+	return fromSecrets(n.Keys)
+}
+
+// ReloadKeys reads the file that LoadKeys was about as it is now; authkeys by the same
+// rules as at the start.
+func (n *Node) ReloadKeys() (*trust.Keys, error) {
+	if len(n.Keys) == 0 {
+		return trust.Load(n.KeyFile)
+	}
+	src, err := readLimited(n.KeyFile, maxKeyBytes)
+	if err != nil {
+		return nil, unread(n.KeyFile, err, "put it back")
+	}
+	info, err := os.Stat(n.KeyFile)
+	if err != nil {
+		return nil, unread(n.KeyFile, err, "put it back")
+	}
+	r := &haReport{}
+	checkAuthMode(r, n.KeyFile, info.Mode())
+	auth := parseHaAuth(r, n.KeyFile, src, n.insecureCRC)
+	if err := r.diags.err(); err != nil {
+		return nil, err
+	}
+	return fromSecrets(auth.keys)
+}
+
+func fromSecrets(keys []Secret) (*trust.Keys, error) {
+	phrases := make([]string, len(keys))
+	for i, k := range keys {
 		phrases[i] = string(k)
 	}
 	return trust.FromPassphrases(phrases...)

@@ -73,6 +73,8 @@ type Node struct {
 	// authkeys, the active one first, which then take the place of KeyFile.
 	HADir string
 	Keys  []Secret
+	// insecureCRC is what the operator said about authkeys.
+	insecureCRC bool
 	// Resources is haresources in one form, for a comparison between founders, and
 	// groups what LoadGroups makes of it. "" without HADir.
 	Resources string

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"hanode/internal/id"
 	"hanode/internal/spec"
 )
 
@@ -17,12 +18,14 @@ import (
 // as the longest bound, as if the lease had been renewed the moment this node starts.
 // They are members no more, and come back as other disks.
 type NewGeneration struct {
-	Generation uint64 `json:"generation"` // the next one
+	// Generation is the next one; a later one where the state is a saved one and the cluster
+	// may have gone on after it.
+	Generation uint64 `json:"generation"`
 	Node       string `json:"node"`
 	Disk       uint64 `json:"disk"` // its raft identity from now on; above the last one
 }
 
-// leap is added to everything that counts and is never used again: the lost nodes may
+// leap, for each generation, is added to everything that counts and is never used again: the lost nodes may
 // have gone on counting after what this disk has, and a number of theirs must not be
 // taken for one of ours.
 const leap = 1_000_000
@@ -32,19 +35,22 @@ func (s *State) newGeneration(c *NewGeneration, at time.Time) Result {
 	switch {
 	case s.Generation == c.Generation && n != nil && n.Disk == c.Disk:
 		return Result{} // done before
-	case c.Generation != s.Generation+1:
+	case c.Generation <= s.Generation:
 		return rejected("the cluster is in generation %d, so %d cannot be next", s.Generation, c.Generation)
 	case n == nil || n.Removed:
 		return rejected("%s is not a member of this cluster", c.Node)
 	case c.Disk <= n.Disk:
 		return rejected("%s has disk %d, so %d is not a new one", c.Node, n.Disk, c.Disk)
 	}
+	generations := c.Generation - s.Generation
+	leap := leap * generations
 	s.Generation = c.Generation
 	for _, o := range s.Nodes {
 		o.Fenced = true
 		o.Inc += leap
 		if o != n {
 			o.Removed, o.Leaving = true, false
+			o.Disk += generations - 1 // those that the lost ones had after a saved state
 		}
 	}
 	n.Disk, n.DiskRequest, n.Leaving, n.Stopped = c.Disk, "", false, false
@@ -58,7 +64,7 @@ func (s *State) newGeneration(c *NewGeneration, at time.Time) Result {
 	for _, name := range slices.Sorted(maps.Keys(s.Groups)) {
 		g := s.Groups[name]
 		g.advance(s.Voters, nil)
-		g.Epoch += leap
+		g.Epoch += id.Epoch(leap)
 		g.Cause, g.Since = "recovered", at
 		for i := range g.Waits {
 			g.Waits[i].Bound = max(g.Waits[i].Bound, longest)

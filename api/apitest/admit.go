@@ -83,6 +83,11 @@ func (a *agent) RotateKey(_ context.Context, req api.RotateKeyRequest) (*api.Key
 // key is the fingerprint of the active key; a.mu is held.
 func (a *agent) key() string { return fmt.Sprintf("%064x", 0xabcdef0000+len(a.retired)) }
 
+// Snapshot cannot be had from a model: its states are not those of an agent.
+func (a *agent) Snapshot(context.Context) (*api.Snapshot, error) {
+	return nil, refused("refused", "the model has no log", "")
+}
+
 // KeyStatus lists them.
 func (a *agent) KeyStatus(context.Context) (*api.KeyStatus, error) {
 	a.mu.Lock()

@@ -44,7 +44,7 @@ func TestEveryHelpHasAnExample(t *testing.T) {
 // What reports, reports as JSON too.
 func TestWhoHasJSON(t *testing.T) {
 	root := newApp(strings.NewReader(""), &bytes.Buffer{}, &bytes.Buffer{}).rootCommand()
-	without := map[string]bool{"agent": true, "key": true, "token": true, "help": true, "completion": true, "demo-inner": true, "demo-web": true}
+	without := map[string]bool{"agent": true, "key": true, "token": true, "snapshot": true, "help": true, "completion": true, "demo-inner": true, "demo-web": true}
 	for _, cmd := range root.Commands() {
 		if got := cmd.Flags().Lookup("json") != nil; got == without[cmd.Name()] {
 			t.Errorf("%s --json: %v", cmd.Name(), got)

@@ -21,7 +21,8 @@ type recoverResult struct {
 	Lost       api.List[string] `json:"lost"`
 	Groups     api.List[string] `json:"groups"`
 	Confirm    string           `json:"confirm"` // the sentence that says it
-	Backup     *string          `json:"backup"`  // nil = nothing was done
+	Backup     *string          `json:"backup"`  // nil = there was none, or nothing was done
+	Done       bool             `json:"done"`
 }
 
 func (a *app) recoverCommand() *cobra.Command {
@@ -55,26 +56,13 @@ Therefore a sentence must be typed, or given with --confirm.`,
 				return usageError{err}
 			}
 			log := newLog(a.err, "warn", n.LogFormat)
-			r, err := agent.Recover(n, "", log)
+			do := func(confirm string) (agent.Recovery, error) { return agent.Recover(n, confirm, log) }
+			r, err := a.confirmed(cmd, do, confirm, a.recoverText, "the other voters are lost for good, and will not come back by themselves")
 			if err != nil {
 				return err
 			}
-			if confirm == "" && a.terminal() && !a.json {
-				a.recoverText(recoverOf(r))
-				if confirm, err = a.typed(cmd.Context(), "the other voters are lost for good, and will not come back by themselves", r.Confirm); err != nil {
-					return err
-				}
-			}
-			if confirm != "" {
-				if strings.TrimSpace(confirm) != r.Confirm {
-					return &api.Error{Code: api.CodeNeedsConfirmation, Exit: api.ExitFailed, Message: "nothing was changed: that is not the sentence", Fix: "it is: " + r.Confirm}
-				}
-				if r, err = agent.Recover(n, confirm, log); err != nil {
-					return err
-				}
-			}
 			err = report(a, recoverOf(r), nil, a.recoverText)
-			if err == nil && r.Backup == "" && !a.json {
+			if err == nil && !r.Done && !a.json {
 				return &api.Error{Code: api.CodeNeedsConfirmation, Exit: api.ExitFailed, Message: "nothing was changed yet", Fix: "if the others are lost for good: hanode recover --confirm \"" + r.Confirm + "\""}
 			}
 			return err
@@ -88,12 +76,12 @@ Therefore a sentence must be typed, or given with --confirm.`,
 func recoverOf(r agent.Recovery) *recoverResult {
 	return &recoverResult{
 		Cluster: r.Cluster, Node: r.Node, Generation: r.Generation, Term: r.Term, Index: r.Index,
-		Voters: r.Voters, Lost: r.Lost, Groups: r.Groups, Confirm: r.Confirm, Backup: api.Known(r.Backup),
+		Voters: r.Voters, Lost: r.Lost, Groups: r.Groups, Confirm: r.Confirm, Backup: api.Known(r.Backup), Done: r.Done,
 	}
 }
 
 func (a *app) recoverText(r *recoverResult) {
-	if r.Backup != nil {
+	if r.Done {
 		a.printf("cluster %s is in generation %d, with %s alone; start its agent", r.Cluster, r.Generation, r.Node)
 		a.printf("  the data_dir as it was: %s", *r.Backup)
 		a.printf("  the others come back with: hanode token create, then hanode join ADDRESS --token T --fresh")

@@ -57,7 +57,7 @@ Exit codes: 0 done, 1 refused or failed, 2 wrong usage or bad configuration,
 		a.statusCommand(), a.membersCommand(), a.whyCommand(), a.eventsCommand(), a.tuneCommand(), a.versionCommand(),
 		a.moveCommand(), a.standbyCommand(), a.onlineCommand(), a.maintenanceCommand(), a.clearCommand(), a.confirmOffCommand(),
 		a.initCommand(), a.joinCommand(), a.tokenCommand(), a.removeCommand(), a.leaveCommand(), a.recoverCommand(),
-		a.applyCommand(), a.planCommand(), a.exportCommand(), a.validateCommand(), a.importCommand(), a.keyCommand(),
+		a.applyCommand(), a.planCommand(), a.exportCommand(), a.validateCommand(), a.importCommand(), a.keyCommand(), a.snapshotCommand(),
 		a.agentCommand(), a.demoCommand(),
 	)
 	root.AddCommand(a.demoInnards()...)
