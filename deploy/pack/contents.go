@@ -38,7 +38,10 @@ func (b *build) contents(arch, format string) files.Contents {
 	add(repo("deploy/hanode.hcl"), doc+"examples/hanode.hcl", 0o644)
 	add(repo("deploy/web.hcl"), doc+"examples/web.hcl", 0o644)
 	add(repo("deploy/addresses-only.conf"), doc+"examples/addresses-only.conf", 0o644)
-	for _, page := range []string{"install", "first-cluster", "runbook", "configuration", "operations", "problems", "timing", "services"} {
+	add(repo("deploy/heartbeat.conf"), doc+"examples/heartbeat.conf", 0o644)
+	for _, page := range []string{
+		"install", "first-cluster", "heartbeat", "joining", "two-nodes", "runbook", "configuration", "operations", "problems", "timing", "services", "networks",
+	} {
 		add(repo("docs/"+page+".md"), doc+page+".md", 0o644)
 	}
 	if format == "deb" {

@@ -197,17 +197,37 @@ func (s *story) install() {
 	boot(s.t, s.Hosts...)
 	key := trust.Generate() + "\n"
 	for _, h := range s.all() {
-		h.dpkg(versionOld)
+		h.furnishStory()
 		h.write("/etc/hanode/hanode.hcl", nodeFile, 0o644)
-		h.write("/etc/systemd/system/beacon.service", beaconUnit, 0o644)
-		h.write("/usr/local/bin/beacon", beaconProgram, 0o755)
-		h.run("systemctl", "daemon-reload")
 		h.write("/etc/hanode/key", key, 0o600)
 		h.write("/root/web.hcl", clusterFile, 0o644)
-		h.write("/var/www/html/who", h.Name()+"\n", 0o644)
 		if out := h.run("hanode", "validate", "/etc/hanode/hanode.hcl"); !strings.Contains(out, "valid") {
 			s.t.Errorf("validate says %q", out)
 		}
+	}
+}
+
+// furnishStory installs the package, and what the group's services take.
+func (o on) furnishStory() {
+	o.t.Helper()
+	o.dpkg(versionOld)
+	o.write("/etc/systemd/system/beacon.service", beaconUnit, 0o644)
+	o.write("/usr/local/bin/beacon", beaconProgram, 0o755)
+	o.run("systemctl", "daemon-reload")
+	o.write("/var/www/html/who", o.Name()+"\n", 0o644)
+}
+
+// inOrder wants the units of primary to have started one after the other, by systemd's own
+// stamps.
+func (s *story) inOrder(units ...string) {
+	s.t.Helper()
+	var before int
+	for _, unit := range units {
+		at, err := strconv.Atoi(s.primary.property(unit, "ActiveEnterTimestampMonotonic"))
+		if err != nil || at <= before {
+			s.t.Errorf("%s is active since %d, the one before it since %d", unit, at, before)
+		}
+		before = at
 	}
 }
 
@@ -223,15 +243,7 @@ func (s *story) begin() {
 	s.t.Logf("formed %v after the first systemctl start", time.Since(begin).Round(time.Millisecond))
 	s.primary.apply("/root/web.hcl")
 	s.settled()
-	// In order: systemd's own stamps.
-	var before int
-	for _, unit := range []string{"apache2", "smbd"} {
-		at, err := strconv.Atoi(s.primary.property(unit, "ActiveEnterTimestampMonotonic"))
-		if err != nil || at <= before {
-			s.t.Errorf("%s is active since %d, the one before it since %d", unit, at, before)
-		}
-		before = at
-	}
+	s.inOrder("apache2", "smbd")
 	s.share()
 	eventually(s.t, 5*time.Second, "systemctl status tells what the agent does", func() bool {
 		return strings.Contains(s.primary.property("hanode", "StatusText"), "runs web")
