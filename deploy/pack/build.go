@@ -19,6 +19,8 @@ type build struct {
 	version string
 	date    time.Time // of the commit, on every file: the same commit makes the same package
 	pages   []string  // man pages, by file name
+
+	compression string // of the packages
 }
 
 func newBuild(version, work string) (*build, error) {
@@ -94,8 +96,12 @@ func (b *build) texts() error {
 		}
 		b.pages = append(b.pages, filepath.Base(p)+".gz")
 	}
+	hanode := filepath.Join(b.work, "hanode")
+	if _, err := b.run([]string{"CGO_ENABLED=0"}, "go", "build", "-o", hanode, "./cmd/hanode"); err != nil {
+		return err
+	}
 	for _, shell := range []string{"bash", "zsh", "fish"} {
-		text, err := b.run(nil, "go", "run", "./cmd/hanode", "completion", shell)
+		text, err := b.run(nil, hanode, "completion", shell)
 		if err != nil {
 			return err
 		}

@@ -25,14 +25,15 @@ func main() {
 	archs := flag.String("arch", "amd64,arm64", "architectures, as Go names them")
 	formats := flag.String("formats", "deb,rpm", "package formats")
 	out := flag.String("out", "../../dist", "folder for the packages")
+	compression := flag.String("compression", "xz", "xz, or gzip: made in a tenth of the time, and larger")
 	flag.Parse()
-	if err := run(*version, strings.Split(*archs, ","), strings.Split(*formats, ","), *out); err != nil {
+	if err := run(*version, *compression, strings.Split(*archs, ","), strings.Split(*formats, ","), *out); err != nil {
 		fmt.Fprintln(os.Stderr, "pack:", err)
 		os.Exit(1)
 	}
 }
 
-func run(version string, archs, formats []string, out string) error {
+func run(version, compression string, archs, formats []string, out string) error {
 	work, err := os.MkdirTemp("", "hanode-pack-")
 	if err != nil {
 		return err
@@ -42,6 +43,7 @@ func run(version string, archs, formats []string, out string) error {
 	if err != nil {
 		return err
 	}
+	b.compression = compression
 	if err := os.MkdirAll(out, 0o755); err != nil {
 		return err
 	}
@@ -73,8 +75,8 @@ func (b *build) pack(arch, format, out string) (string, error) {
 		Overridables: nfpm.Overridables{
 			Umask: 0o022, Depends: []string{"systemd"}, Contents: b.contents(arch, format),
 			Scripts: scripts(format), Conflicts: instead,
-			Deb: nfpm.Deb{Compression: "xz"},
-			RPM: nfpm.RPM{Compression: "xz", BuildHost: "hanode", Summary: summary, Group: "System Environment/Daemons"},
+			Deb: nfpm.Deb{Compression: b.compression},
+			RPM: nfpm.RPM{Compression: b.compression, BuildHost: "hanode", Summary: summary, Group: "System Environment/Daemons"},
 		},
 	})
 	if format == "deb" { // to rpm this would mean to remove it without a word

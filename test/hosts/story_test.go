@@ -264,7 +264,7 @@ func (s *story) play(c chapter) {
 		holder := c.holder
 		if holder == "" {
 			holder = "primary"
-			time.Sleep(3 * time.Second) // three deadtimes: what had to happen would have
+			time.Sleep(2 * time.Second) // two deadtimes: what had to happen would have
 		}
 		s.serves(holder)
 	})
