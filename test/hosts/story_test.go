@@ -89,6 +89,9 @@ type chapter struct {
 	// both: the old owner cannot be asked, or does not answer, so that its services may
 	// run on for a moment, out of clients' reach (the group is not exclusive).
 	both bool
+	// passes: the holder has it for a second or two only, because systemd starts the agent
+	// of primary again. A slow machine may not catch it at that; the history tells.
+	passes bool
 }
 
 func (s *story) chapters() []chapter {
@@ -117,7 +120,7 @@ func (s *story) chapters() []chapter {
 		{name: "eth0 of primary pulled", happen: cut([]on{p}, "eth0"), mend: heal},
 		{name: "both cables of primary pulled", happen: cut([]on{p}, "eth1", "eth0"), holder: "secondary", mend: heal, both: true},
 		{name: "apache2 killed (kill -9)", happen: func() { s.do(p.Signal(p.mainPid("apache2"), syscall.SIGKILL)) }},
-		{name: "agent of primary killed (kill -9)", happen: func() { s.do(p.Signal(p.mainPid("hanode"), syscall.SIGKILL)) }, holder: "secondary", cause: "failover", both: true},
+		{name: "agent of primary killed (kill -9)", happen: func() { s.do(p.Signal(p.mainPid("hanode"), syscall.SIGKILL)) }, holder: "secondary", cause: "failover", both: true, passes: true},
 		{name: "agent of primary hangs (SIGSTOP)", happen: func() { s.do(p.Signal(p.mainPid("hanode"), syscall.SIGSTOP)) }, holder: "secondary", cause: "failover", both: true},
 		{name: "primary frozen", happen: func() { s.do(p.Freeze()) }, holder: "secondary", cause: "failover", mend: func() { s.do(p.Thaw()) }, both: true},
 		{name: "arbiter lost", happen: func() { s.do(a.PowerCut()) }, mend: powerOn(a)},
@@ -213,6 +216,8 @@ func (o on) furnishStory() {
 	o.dpkg(versionOld)
 	o.write("/etc/systemd/system/beacon.service", beaconUnit, 0o644)
 	o.write("/usr/local/bin/beacon", beaconProgram, 0o755)
+	// Systemd's limit for an agent that hangs: the unit's half a minute is for real hosts.
+	o.write(dropIn+"test.conf", "[Service]\nWatchdogSec=10s\n", 0o644)
 	o.run("systemctl", "daemon-reload")
 	o.write("/var/www/html/who", o.Name()+"\n", 0o644)
 }
@@ -266,7 +271,11 @@ func (s *story) play(c chapter) {
 			holder = "primary"
 			time.Sleep(2 * time.Second) // two deadtimes: what had to happen would have
 		}
-		s.serves(holder)
+		if c.passes {
+			s.served(holder, first)
+		} else {
+			s.serves(holder)
+		}
 	})
 	if moved := s.epoch() != first; moved && c.holder == "" {
 		s.t.Errorf("%s: the group moved", c.name)
@@ -280,7 +289,7 @@ func (s *story) play(c chapter) {
 		}
 		s.settled()
 	}
-	if c.holder == "secondary" {
+	if c.holder == "secondary" && !c.passes {
 		s.watched(failback, back)
 	} else {
 		back()
@@ -401,6 +410,16 @@ func (s *story) serves(holder string) {
 			}
 		}
 		return false
+	})
+}
+
+// served waits until the history says that the host has run the group since that epoch.
+func (s *story) served(holder string, since uint64) {
+	s.t.Helper()
+	eventually(s.t, 2*time.Minute, holder+" has run the group", func() bool {
+		return slices.ContainsFunc(s.events(), func(e api.Event) bool {
+			return e.Kind == "started" && e.Node != nil && *e.Node == holder && e.Epoch != nil && *e.Epoch > since
+		})
 	})
 }
 
