@@ -8,7 +8,7 @@ FOR      ?= 0
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race lint fmt fuzz e2e e2e-hosts hosts-tools robustness bench bench-heartbeat demo sim model generate docs deb rpm ci clean
+.PHONY: help build test race lint fmt fuzz e2e e2e-hosts hosts-tools fresh robustness bench bench-heartbeat demo sim model generate docs deb rpm ci clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ hosts-tools: # what e2e-hosts boots hosts with; only where apt-get is, and as ro
 		done; \
 		[ -z "$$missing" ] || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; }; \
 	fi
+
+fresh: ## README's commands on a newly bootstrapped Debian with only Go and git (root); TESTS replaces the second
+	test/fresh.sh
 
 bench: ## medians of the outage of each fault, RUNS (20) runs each
 	$(GO) run ./bench -runs $(or $(RUNS),20) $(ARGS)
