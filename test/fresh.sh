@@ -9,6 +9,7 @@ command -v mmdebstrap >/dev/null || { echo "make fresh: install mmdebstrap" >&2;
 
 suite=bookworm
 root=$(mktemp -d)
+chmod 755 "$root" # apt's own user reads in it
 trap 'rm -rf --one-file-system "$root"' EXIT # what is mounted below is so in another namespace only
 sources=()
 for f in /etc/apt/sources.list.d/debian.sources /etc/apt/sources.list; do
