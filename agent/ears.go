@@ -438,10 +438,7 @@ func (a *Agent) onTokens(from string, now clock.Instant, ago time.Duration, clai
 
 // adopt takes a group's record, from our own FSM or pushed by the leader.
 func (a *Agent) adopt(r fsm.Record) {
-	right := lease.Right{Group: r.Group, Epoch: r.Epoch, Owner: r.Owner, Voters: r.Voters.Names, Exclusive: r.Exclusive}
-	for _, w := range r.Waits {
-		right.Waits = append(right.Waits, lease.Wait{Claim: w.Claim, Bound: w.Bound, Live: w.Live, Off: w.Off})
-	}
+	right := rightOf(r)
 	a.hold.Lock()
 	if a.hold.holder != nil {
 		a.hold.holder.Adopt(right)
@@ -453,6 +450,15 @@ func (a *Agent) adopt(r fsm.Record) {
 			a.groups.wakeThese(w.Group)
 		}
 	}
+}
+
+// rightOf is what a record says about holding.
+func rightOf(r fsm.Record) lease.Right {
+	right := lease.Right{Group: r.Group, Epoch: r.Epoch, Owner: r.Owner, Voters: r.Voters.Names, Exclusive: r.Exclusive}
+	for _, w := range r.Waits {
+		right.Waits = append(right.Waits, lease.Wait{Claim: w.Claim, Bound: w.Bound, Live: w.Live, Off: w.Off})
+	}
+	return right
 }
 
 // onChange follows the FSM. It runs in log order with the state locked: note and

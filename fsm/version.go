@@ -97,7 +97,7 @@ func (s *State) tooOld(name, version string, speaks int) string {
 }
 
 // ErrNotYet means that a node must be upgraded before a command can be proposed.
-var ErrNotYet = errors.New("not every node of the cluster understands that yet; upgrade them all (`hanode members` shows their versions), then ask again")
+var ErrNotYet = errors.New("not every node of the cluster understands that yet; upgrade them all (`hanode status` names those that are behind), then ask again")
 
 // Speakable is ErrNotYet for a command that not every member can read, as far as the
 // state knows. An upgrade is what changes that.

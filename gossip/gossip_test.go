@@ -16,6 +16,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/hashicorp/memberlist"
+
 	"hanode/internal/clock"
 	"hanode/internal/memnet"
 	"hanode/internal/netio"
@@ -628,10 +630,36 @@ func FuzzLane(f *testing.F) {
 		// A member that sends nonsense.
 		got = nil
 		tr.lane(opener, plain, sealer.Seal(slices.Clone(tr.head[:]), tr.head[:], inside), 0, from, tr.newSender())
+		tr.lane(opener, plain, raw, 0, from, tr.newSender())
+		head := slices.Clone(tr.head[:])
+		head[0] = proofByte
+		tr.lane(opener, plain, sealer.Seal(slices.Clone(head), head, inside), 0, from, tr.newSender())
+		tr.lane(opener, plain, keys.Sealer().Seal(slices.Clone(head), head, inside), 0, from, tr.newSender())
 		for _, p := range got {
 			if p.From == "" || p.From == "a" || len(p.From)+len(p.Payload)+1 != len(inside) {
 				t.Fatalf("%q became %+v", inside, p)
 			}
+		}
+	})
+}
+
+// FuzzMeta: what a member says of itself through memberlist is learned whole or not at all.
+func FuzzMeta(f *testing.F) {
+	n := memnet.New(1)
+	f.Cleanup(n.Close)
+	h := n.Host("a", netio.Link{Name: "eth0", Addr: addr(0, 1)}, netio.Link{Name: "eth1", Addr: addr(1, 1)})
+	f.Add([]byte(`{"v":1,"a":["10.0.0.2","10.1.0.2"],"g":3,"s":2}`))
+	f.Add([]byte(`{"v":1,"a":["",""]}`))
+	f.Add([]byte(`{"v":2}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		g := &Gossip{cfg: Config{Name: "a", Network: h, Clock: virtual{time.Now()}, LinkDead: linkDead, Generation: func() uint64 { return 1 }, Superseded: func(string, uint64) {}}}
+		g.dir = newDirectory(g.cfg)
+		events{g}.learn(&memberlist.Node{Name: "b", Meta: b})
+		if x := g.dir.get("b"); x != nil && len(x.to()) != 2 {
+			t.Errorf("%q: %v", b, x.to())
+		}
+		if s := g.Speaks("b"); s < 0 {
+			t.Errorf("%q: speaks %d", b, s)
 		}
 	})
 }

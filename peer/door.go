@@ -110,7 +110,7 @@ func NewDoor(k Doorkeeper, log *slog.Logger) *Door {
 		var q JoinRequest
 		dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxJoin))
 		dec.DisallowUnknownFields()
-		if err := dec.Decode(&q); err != nil {
+		if err := readWhole(dec, &q); err != nil {
 			err = fmt.Errorf("the request is not understood: %w; the two hosts may have other versions of hanode", err)
 			d.refuse(r, "", err)
 			answer(w, nil, err)
@@ -223,7 +223,7 @@ func (c *Client) Join(ctx context.Context, node string, q JoinRequest) (adm Admi
 func passJoin(mux *http.ServeMux, k Doorkeeper) {
 	mux.HandleFunc("POST /peer/join", func(w http.ResponseWriter, r *http.Request) {
 		var q JoinRequest
-		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxJoin)).Decode(&q); err != nil {
+		if err := readWhole(json.NewDecoder(http.MaxBytesReader(w, r.Body, maxJoin)), &q); err != nil {
 			answer(w, nil, err)
 			return
 		}

@@ -89,7 +89,10 @@ func (c *Client) StopForeign(ctx context.Context, node string, groups []spec.Gro
 
 // read decodes a request's body, and refuses what follows it.
 func read(w http.ResponseWriter, r *http.Request, into any) error {
-	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
+	return readWhole(json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody)), into)
+}
+
+func readWhole(dec *json.Decoder, into any) error {
 	if err := dec.Decode(into); err != nil {
 		return err
 	}

@@ -146,7 +146,7 @@ func NewServer(svc Service, operator http.Handler, log *slog.Logger) *Server {
 	})
 	mux.HandleFunc("POST /peer/in-use", func(w http.ResponseWriter, r *http.Request) {
 		var rs []spec.Resource
-		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody)).Decode(&rs); err != nil {
+		if err := read(w, r, &rs); err != nil {
 			answer(w, nil, err)
 			return
 		}

@@ -48,13 +48,10 @@ type Refusal struct {
 // handshake. Register protocols, run Serve, end with Close. Safe for concurrent
 // use.
 type Mux struct {
-	l    net.Listener
-	cfg  *tls.Config
-	log  *slog.Logger
-	done chan struct{} // closed by Close
-	// known says whether an address is a member's, as far as is known: members find room
-	// however many strangers connect. nil = nobody is.
-	known func(netip.Addr) bool
+	l     net.Listener
+	cfg   *tls.Config
+	log   *slog.Logger
+	done  chan struct{} // closed by Close
 	fails *ration.Ration
 	born  time.Time
 
@@ -62,6 +59,7 @@ type Mux struct {
 	closed  bool
 	protos  map[string]*protocol
 	opening map[*pending]bool // handshakes under way
+	known   func(netip.Addr) bool
 	refused map[string]Refusal
 	running sync.WaitGroup // handshakes
 }
@@ -75,8 +73,13 @@ func NewMux(l net.Listener, cfg *tls.Config, log *slog.Logger) *Mux {
 	}
 }
 
-// Know tells who is a member; see Mux. Call it before Serve.
-func (m *Mux) Know(member func(netip.Addr) bool) { m.known = member }
+// Know tells who is a member, as far as is known: members find room however many
+// strangers connect. member must not wait.
+func (m *Mux) Know(member func(netip.Addr) bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.known = member
+}
 
 // Protocol returns the listener of one protocol, the same for each call until
 // it is closed. Its connections are *tls.Conn after the handshake, without
@@ -172,9 +175,9 @@ type pending struct {
 func (m *Mux) start(raw net.Conn) {
 	c := &pending{tracked: tracked{Conn: raw}, host: ration.Host(raw)}
 	c.addr, _ = netip.ParseAddr(c.host)
-	c.ours = m.known != nil && m.known(c.addr.Unmap())
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	c.ours = m.known != nil && m.known(c.addr.Unmap())
 	same, strangers := 0, 0
 	for o := range m.opening {
 		if o.host == c.host {

@@ -347,3 +347,35 @@ func TestNames(t *testing.T) {
 		t.Error("a peer without a certificate has a name")
 	}
 }
+
+// Handshakes cost a signature each: who fails at many is not answered for a while, and
+// members are, from whatever address they fail.
+func TestHandshakesThatFailAreRationed(t *testing.T) {
+	ours := keys(t, 1)
+	most := int(failures.Burst)
+	fail := func(l *lab, times int) {
+		for range times {
+			c := l.raw()
+			_, _ = c.Write([]byte("this is no TLS at all\n"))
+			_, _ = io.Copy(io.Discard, c)
+			_ = c.Close()
+		}
+	}
+	withMux(t, ours, func(l *lab) {
+		fail(l, most+20)
+		r := l.mux.Refused()
+		if n := r[CauseLimited].Count; n == 0 || n+r[CauseHandshake].Count != uint64(most)+20 {
+			t.Errorf("%+v", r)
+		}
+		if got, err := l.call(l.client(ours, "web", "primary", echoALPN)); err == nil {
+			t.Error("served at once", got)
+		}
+	})
+	withMux(t, ours, func(l *lab) {
+		l.mux.Know(func(a netip.Addr) bool { return a == netip.MustParseAddr("10.0.0.2") })
+		fail(l, most+20)
+		if got, err := l.call(l.client(ours, "web", "primary", echoALPN)); err != nil {
+			t.Error("a member was not served", got, err)
+		}
+	})
+}
