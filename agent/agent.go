@@ -240,6 +240,10 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	if err := a.serveHTTP(&undo); err != nil {
 		return fmt.Errorf("http: %w", err)
 	}
+	if a.cfg.RemoteAPI {
+		l := a.mux.Protocol(trust.APIALPN)
+		a.goLoop(func(ctx context.Context) { a.serve(api.ServeRemote(ctx, l, a, a.log)) })
+	}
 	a.goLoop(a.realtimeLoop)
 	a.startPulse()
 	a.goLoop(a.beatLoop)
@@ -427,7 +431,11 @@ func (a *Agent) openNetwork(undo *stopper) error {
 	}
 	a.gossip = g
 	undo.add("gossip", func() error { return g.Stop(0) })
-	cfg, err := a.keys.ServerConfig(a.cfg.Cluster, a.cfg.Name, alpnRaft, alpnPeer, trust.JoinALPN)
+	protocols := []string{alpnRaft, alpnPeer, trust.JoinALPN}
+	if a.cfg.RemoteAPI {
+		protocols = append(protocols, trust.APIALPN)
+	}
+	cfg, err := a.keys.ServerConfig(a.cfg.Cluster, a.cfg.Name, protocols...)
 	if err != nil {
 		return err
 	}
@@ -455,7 +463,7 @@ func (a *Agent) openSocket(undo *stopper) (*api.Socket, error) {
 	if a.cfg.Socket == "" {
 		return nil, nil
 	}
-	s, err := api.Listen(a.cfg.Socket, a.log)
+	s, err := api.Listen(a.cfg.Socket, a.cfg.SocketRead, a.log)
 	if err != nil {
 		return nil, err
 	}

@@ -24,7 +24,7 @@ func start(t *testing.T) (model *apitest.Cluster, c *api.Client, stop func()) {
 	model = apitest.Three(func() time.Time { return now })
 	path := filepath.Join(t.TempDir(), "s")
 	log := slog.New(slog.DiscardHandler)
-	s, err := api.Listen(path, log)
+	s, err := api.Listen(path, false, log)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,7 +21,10 @@ const MaxBody = 1 << 20
 // Handler serves every call of b. It asks nobody who he is: mount it only where
 // that is settled, such as the mutual TLS between agents. Socket.Serve does so
 // for the unix socket.
-func Handler(b Backend) http.Handler {
+func Handler(b Backend) http.Handler { return every(b) }
+
+// every returns all calls.
+func every(b Backend) *calls {
 	mux := reads(b)
 	mux.HandleFunc("POST /v1/plan", post(decodePlan, func(ctx context.Context, q ApplyRequest) (any, error) {
 		return nonNil(b.Plan(ctx, q.Groups))
@@ -106,8 +109,8 @@ func literalHost(hostport string) bool {
 }
 
 // reads returns the calls that change nothing.
-func reads(b Backend) *http.ServeMux {
-	mux := http.NewServeMux()
+func reads(b Backend) *calls {
+	mux := &calls{}
 	mux.HandleFunc("GET /v1/members", get(func(ctx context.Context, _ query) (any, error) {
 		m, err := b.Members(ctx)
 		return List[Member](m), err

@@ -22,28 +22,49 @@ type peer struct {
 
 // policy says who may operate the node.
 type policy struct {
-	uid int // the agent's own
-	gid int // of group hanode; -1 = there is none
+	uid  int  // the agent's own
+	gid  int  // of group hanode; -1 = there is none
+	read bool // everybody may see
 }
 
-func (p policy) allows(who peer) bool {
-	if who.uid == 0 || who.uid == p.uid {
-		return true
+// role is what a local user may do.
+func (p policy) role(who peer) Role {
+	switch {
+	case who.uid == 0 || who.uid == p.uid:
+		return Admin
+	case p.gid >= 0 && (who.gid == p.gid || slices.Contains(who.groups, p.gid)):
+		return Admin
+	case p.read:
+		return Read
 	}
-	return p.gid >= 0 && (who.gid == p.gid || slices.Contains(who.groups, p.gid))
+	return Nobody
 }
 
-// guard lets h answer only those whom p allows. A connection without peer
+// guard lets h answer only those whom p gives the role for it. A connection without peer
 // credentials is nobody.
-func (p policy) guard(h http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		who, ok := r.Context().Value(peerKey{}).(peer)
-		if ok && p.allows(who) {
-			h.ServeHTTP(w, r)
-			return
+func (p policy) guard(h *calls) http.Handler {
+	return h.allow(func(r *http.Request) Role {
+		if who, ok := r.Context().Value(peerKey{}).(peer); ok {
+			return p.role(who)
 		}
-		writeError(w, nil, p.refusal(who, ok))
+		return Nobody
+	}, func(r *http.Request, have, need Role) *Error {
+		who, ok := r.Context().Value(peerKey{}).(peer)
+		e := p.refusal(who, ok)
+		if have > Nobody {
+			e = lacks("user "+nameOf(who.uid), have, need, e.Fix)
+		}
+		return e
 	})
+}
+
+// nameOf is a user's name, or his number.
+func nameOf(uid int) string {
+	name := strconv.Itoa(uid)
+	if u, err := user.LookupId(name); err == nil {
+		return u.Username
+	}
+	return name
 }
 
 func (p policy) refusal(who peer, known bool) *Error {
@@ -55,10 +76,7 @@ func (p policy) refusal(who peer, known bool) *Error {
 	if !known {
 		return e
 	}
-	name := strconv.Itoa(who.uid)
-	if u, err := user.LookupId(name); err == nil {
-		name = u.Username
-	}
+	name := nameOf(who.uid)
 	e.Message = fmt.Sprintf("user %s (uid %d) may not operate this node", name, who.uid)
 	e.Fix = fmt.Sprintf("become root (sudo), or have root add the user to the group %s: usermod -aG %s %s, and log in again",
 		operators, operators, name)

@@ -29,7 +29,7 @@ func TestWhoMayOperate(t *testing.T) {
 		{"the group as one of many", policy{uid: 100, gid: 50}, peer{uid: 101, gid: 101, groups: []int{4, 50}}, true},
 		{"no such group here", policy{uid: 100, gid: -1}, peer{uid: 101, gid: -1, groups: []int{-1}}, false},
 	} {
-		if got := c.p.allows(c.who); got != c.want {
+		if got := c.p.role(c.who) == Admin; got != c.want {
 			t.Errorf("%s: %v", c.name, got)
 		}
 	}
@@ -39,7 +39,7 @@ func TestWhoMayOperate(t *testing.T) {
 func TestGuardWithoutCredentials(t *testing.T) {
 	b := &countingBackend{}
 	w := httptest.NewRecorder()
-	policy{uid: os.Getuid(), gid: -1}.guard(Handler(b)).ServeHTTP(w, httptest.NewRequest("GET", "/v1/members", nil))
+	policy{uid: os.Getuid(), gid: -1}.guard(every(b)).ServeHTTP(w, httptest.NewRequest("GET", "/v1/members", nil))
 	if e := errorIn(t, w); w.Code != 403 || e.Code != CodeNotAllowed || b.calls != 0 {
 		t.Errorf("got %d %+v", w.Code, e)
 	}
@@ -121,7 +121,7 @@ func TestOtherUsers(t *testing.T) {
 	}
 	const uid, gid = 54321, 54322
 	path := filepath.Join(dir, "s")
-	s, err := Listen(path, quiet())
+	s, err := Listen(path, false, quiet())
 	if err != nil {
 		t.Fatal(err)
 	}

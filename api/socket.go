@@ -33,9 +33,9 @@ type Socket struct {
 }
 
 // Listen makes the socket's folder, replaces what a dead agent left at path, and
-// listens there with mode 0660 and group hanode, if there is such a group. It
-// fails if a live agent answers at path, or if path is anything but a socket.
-func Listen(path string, log *slog.Logger) (*Socket, error) {
+// listens there with mode 0660 and group hanode, if there is such a group; with read, mode
+// 0666, and everybody on the host may see, and change nothing. It fails if a live agent answers at path, or if path is anything but a socket.
+func Listen(path string, read bool, log *slog.Logger) (*Socket, error) {
 	if len(path) > maxPath-len(".new") {
 		return nil, fmt.Errorf("socket %s: the path has %d bytes; the most is %d", path, len(path), maxPath-len(".new"))
 	}
@@ -52,7 +52,7 @@ func Listen(path string, log *slog.Logger) (*Socket, error) {
 	if err := checkDead(path); err != nil {
 		return nil, err
 	}
-	s := &Socket{path: path, policy: policy{uid: os.Getuid(), gid: lookupGroup(operators)}}
+	s := &Socket{path: path, policy: policy{uid: os.Getuid(), gid: lookupGroup(operators), read: read}}
 	return s, s.listen(log)
 }
 
@@ -72,7 +72,11 @@ func (s *Socket) listen(log *slog.Logger) error {
 	fail := func(err error) error {
 		return errors.Join(err, ln.Close(), os.Remove(tmp))
 	}
-	if err := os.Chmod(tmp, 0o660); err != nil {
+	mode := fs.FileMode(0o660)
+	if s.policy.read {
+		mode = 0o666 // whoever connects is judged call by call
+	}
+	if err := os.Chmod(tmp, mode); err != nil {
 		return fail(fmt.Errorf("set the mode of %s: %w", s.path, err))
 	}
 	if s.policy.gid >= 0 {
@@ -161,10 +165,10 @@ func (s *Socket) Close() error {
 	return err
 }
 
-// Serve answers b's calls to root, the agent's own user and the group hanode,
-// until ctx is done; then it ends the calls under way and returns nil.
+// Serve answers b's calls to root, the agent's own user and the group hanode, and what
+// changes nothing to others if they may read, until ctx is done; then it ends the calls under way and returns nil.
 func (s *Socket) Serve(ctx context.Context, b Backend, log *slog.Logger) error {
-	err := Serve(ctx, s.ln, s.policy.guard(Handler(b)), log)
+	err := Serve(ctx, s.ln, s.policy.guard(every(b)), log)
 	return errors.Join(err, s.Close())
 }
 
@@ -172,6 +176,10 @@ func (s *Socket) Serve(ctx context.Context, b Backend, log *slog.Logger) error {
 // under way then see their context end and have 2 s to return. It closes ln and
 // returns nil, or why it could not serve.
 func Serve(ctx context.Context, ln net.Listener, h http.Handler, log *slog.Logger) error {
+	return serveAs(ctx, ln, h, withPeer, log)
+}
+
+func serveAs(ctx context.Context, ln net.Listener, h http.Handler, who func(context.Context, net.Conn) context.Context, log *slog.Logger) error {
 	srv := &http.Server{
 		Handler:           bounded(h, 10*time.Second),
 		ReadHeaderTimeout: 5 * time.Second,
@@ -179,7 +187,7 @@ func Serve(ctx context.Context, ln net.Listener, h http.Handler, log *slog.Logge
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 		BaseContext:       func(net.Listener) context.Context { return ctx },
-		ConnContext:       withPeer,
+		ConnContext:       who,
 	}
 	failed := make(chan error, 1)
 	go func() { failed <- srv.Serve(ln) }()

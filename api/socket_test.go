@@ -17,7 +17,7 @@ import (
 // serve runs a backend on a socket until the test ends.
 func serve(t *testing.T, path string, b Backend) *Socket {
 	t.Helper()
-	s, err := Listen(path, quiet())
+	s, err := Listen(path, false, quiet())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +43,7 @@ func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 func TestSocketHasItsModeAndFolder(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "run", "hanode", "s")
-	s, err := Listen(path, quiet())
+	s, err := Listen(path, false, quiet())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +84,7 @@ func TestStaleSocketIsReplaced(t *testing.T) {
 func TestLiveSocketIsLeftAlone(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	serve(t, path, &countingBackend{})
-	_, err := Listen(path, quiet())
+	_, err := Listen(path, false, quiet())
 	if err == nil || !strings.Contains(err.Error(), "another agent is using "+path) {
 		t.Errorf("got %v", err)
 	}
@@ -98,13 +98,13 @@ func TestOtherFilesAreLeftAlone(t *testing.T) {
 	if err := os.WriteFile(path, []byte("precious"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Listen(path, quiet()); err == nil || !strings.Contains(err.Error(), "not a socket") {
+	if _, err := Listen(path, false, quiet()); err == nil || !strings.Contains(err.Error(), "not a socket") {
 		t.Errorf("got %v", err)
 	}
 	if b, err := os.ReadFile(path); err != nil || string(b) != "precious" {
 		t.Errorf("the file is now %q, %v", b, err)
 	}
-	if _, err := Listen("/tmp/"+strings.Repeat("x", 200), quiet()); err == nil || !strings.Contains(err.Error(), "the most is") {
+	if _, err := Listen("/tmp/"+strings.Repeat("x", 200), false, quiet()); err == nil || !strings.Contains(err.Error(), "the most is") {
 		t.Errorf("long path: %v", err)
 	}
 }
@@ -117,7 +117,7 @@ func TestOneOfManyStarters(t *testing.T) {
 	var won []*Socket
 	for range 8 {
 		wg.Go(func() {
-			s, err := Listen(path, quiet())
+			s, err := Listen(path, false, quiet())
 			mu.Lock()
 			defer mu.Unlock()
 			switch {
@@ -140,7 +140,7 @@ func TestOneOfManyStarters(t *testing.T) {
 // An agent whose socket was taken away does not remove its successor's.
 func TestCloseRemovesOnlyItsOwn(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
-	first, err := Listen(path, quiet())
+	first, err := Listen(path, false, quiet())
 	if err != nil {
 		t.Fatal(err)
 	}

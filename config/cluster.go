@@ -48,7 +48,7 @@ func clusterHints() map[string]finding {
 		},
 	}
 	for _, key := range []string{
-		"cluster", "name", "data_dir", "key_file", "socket", "http", "port", "log_level", "log_format", "realtime", "two_node", "link", "node",
+		"cluster", "name", "data_dir", "key_file", "socket", "http", "port", "log_level", "log_format", "realtime", "socket_read", "remote_api", "two_node", "link", "node",
 	} {
 		hints[key] = finding{
 			what: key + " stands in the cluster file", allowed: "the cluster file holds groups; " + key + " belongs in the node file, " + DefaultFile,

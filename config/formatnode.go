@@ -41,6 +41,12 @@ func FormatNode(n *Node, named bool) []byte {
 	if n.Realtime != nil {
 		body.SetAttributeValue("realtime", cty.BoolVal(*n.Realtime))
 	}
+	if n.SocketRead {
+		body.SetAttributeValue("socket_read", cty.True)
+	}
+	if n.RemoteAPI {
+		body.SetAttributeValue("remote_api", cty.True)
+	}
 	text("two_node", n.TwoNode, "")
 	text("watchdog", n.Watchdog, "")
 	body.AppendNewline()

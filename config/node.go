@@ -52,6 +52,9 @@ type Node struct {
 	GroupsFile string
 	LogLevel   string // debug, info, warn or error
 	LogFormat  string // text or json
+	// SocketRead lets every user of the host see, over the socket. RemoteAPI answers clients
+	// with a certificate on the TLS port.
+	SocketRead, RemoteAPI bool
 	// Realtime says whether the agent runs before ordinary programs; nil = where that
 	// is permitted.
 	Realtime *bool

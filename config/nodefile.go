@@ -12,7 +12,7 @@ import (
 // nodeShape is what a node file may hold.
 var nodeShape = shape{
 	keys: []string{
-		"cluster", "name", "data_dir", "key_file", "socket", "http", "port", "groups", "log_level", "log_format", "realtime", "two_node",
+		"cluster", "name", "data_dir", "key_file", "socket", "http", "port", "groups", "log_level", "log_format", "realtime", "socket_read", "remote_api", "two_node",
 		"address", "zone", "retry_join", "token_file",
 		"syslog", "log_file", "debug_file", "ipfail", "deadping", "watchdog",
 	},
@@ -87,7 +87,7 @@ func parseNode(name string, src []byte, dir string, hostname func() (string, err
 	b.paths(n, dir)
 	b.ports(n)
 	b.logging(n)
-	b.realtime(n)
+	b.switches(n)
 	b.links(n)
 	b.timings(n)
 	b.beside(n)
@@ -193,11 +193,12 @@ func (b *block) logging(n *Node) {
 	n.LogFormat = choice("log_format", DefaultLogFormat, "text", "json")
 }
 
-// realtime reads the key of that name.
-func (b *block) realtime(n *Node) {
+// realtime reads the switches.
+func (b *block) switches(n *Node) {
 	if f := b.flag("realtime"); f.line > 0 && !f.bad {
 		n.Realtime = &f.v
 	}
+	n.SocketRead, n.RemoteAPI = b.flag("socket_read").v, b.flag("remote_api").v
 }
 
 // links reads the link blocks.

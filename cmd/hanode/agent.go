@@ -17,7 +17,7 @@ import (
 
 func (a *app) agentCommand() *cobra.Command {
 	var file string
-	var cleanup bool
+	var cleanup, everybody bool
 	var ha haDir
 	cmd := &cobra.Command{
 		Use:     "agent",
@@ -55,16 +55,17 @@ after each stop.`,
 				}
 				return a.cleanUp(load)
 			}
-			return a.runAgent(cmd.Context(), load)
+			return a.runAgent(cmd.Context(), load, everybody)
 		},
 	}
 	cmd.Flags().BoolVar(&cleanup, "cleanup", false, "remove what an agent that was killed left on the network, and end")
 	cmd.Flags().StringVar(&file, "config", config.DefaultFile, "the node file")
+	cmd.Flags().BoolVar(&everybody, "socket-read", false, "let every user of this host see, over the socket, and change nothing (in the node file: socket_read = true)")
 	ha.flags(cmd)
 	return cmd
 }
 
-func (a *app) runAgent(ctx context.Context, load func() (*config.Node, error)) error {
+func (a *app) runAgent(ctx context.Context, load func() (*config.Node, error), everybody bool) error {
 	node, err := load()
 	if err != nil {
 		return usageError{err}
@@ -72,6 +73,7 @@ func (a *app) runAgent(ctx context.Context, load func() (*config.Node, error)) e
 	if s := a.givenSocket(); s != "" {
 		node.Socket = s
 	}
+	node.SocketRead = node.SocketRead || everybody
 	if err := a.joinEarly(ctx, node); err != nil {
 		return err
 	}

@@ -70,7 +70,7 @@ func TestCompletion(t *testing.T) {
 		{"validate --as |", "node cluster"},
 		{"members |", ""},
 		{"tune |", ""},
-		{"tune --re|", "--reset"},
+		{"tune --re|", "--remote --reset"},
 	} {
 		words := strings.Split(strings.TrimSuffix(c.line, "|"), " ")
 		out := h.complete(words)

@@ -53,8 +53,11 @@ type app struct {
 	nodeFile string      // where the socket is looked up if nothing else names it
 
 	socket  string // --socket; "" = not given
-	json    bool   // --json of the command that runs
-	started bool   // the arguments were right; what fails now is no usage error
+	remote  string // --remote, and --cert
+	cert    string
+	far     *api.Client // of the agent that --remote names; nil = this host's is asked
+	json    bool        // --json of the command that runs
+	started bool        // the arguments were right; what fails now is no usage error
 }
 
 func newApp(stdin io.Reader, stdout, stderr io.Writer) *app {

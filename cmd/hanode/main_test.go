@@ -47,7 +47,7 @@ func newHost(t *testing.T) *host {
 func (h *host) serve(b api.Backend) {
 	h.t.Helper()
 	log := slog.New(slog.DiscardHandler)
-	s, err := api.Listen(h.socket, log)
+	s, err := api.Listen(h.socket, false, log)
 	if err != nil {
 		h.t.Fatal(err)
 	}

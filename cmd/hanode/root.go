@@ -37,8 +37,9 @@ Exit codes: 0 done, 1 refused or failed, 2 wrong usage or bad configuration,
 		// A suggestion takes four lines; the list of commands is one --help away.
 		DisableSuggestions: true,
 		SilenceUsage:       true,
-		PersistentPreRun: func(*cobra.Command, []string) {
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
 			a.started = true
+			return a.openRemote(cmd)
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
@@ -47,6 +48,9 @@ Exit codes: 0 done, 1 refused or failed, 2 wrong usage or bad configuration,
 	root.SetErr(a.err)
 	root.PersistentFlags().StringVar(&a.socket, "socket", "",
 		"the agent's unix socket (default: $HANODE_SOCKET, else what "+config.DefaultFile+" says, else "+config.DefaultSocket+")")
+	root.PersistentFlags().StringVar(&a.remote, "remote", "",
+		"ask the agent at ADDRESS[:PORT] instead of this host's, with --cert; its node file says remote_api = true")
+	root.PersistentFlags().StringVar(&a.cert, "cert", os.Getenv("HANODE_CERT"), "a file that hanode cert made (default: $HANODE_CERT)")
 	root.AddGroup(
 		&cobra.Group{ID: groupSee, Title: "See:"},
 		&cobra.Group{ID: groupChange, Title: "Change:"},
@@ -57,7 +61,7 @@ Exit codes: 0 done, 1 refused or failed, 2 wrong usage or bad configuration,
 		a.statusCommand(), a.membersCommand(), a.whyCommand(), a.eventsCommand(), a.tuneCommand(), a.versionCommand(),
 		a.moveCommand(), a.standbyCommand(), a.onlineCommand(), a.maintenanceCommand(), a.clearCommand(), a.confirmOffCommand(),
 		a.initCommand(), a.joinCommand(), a.tokenCommand(), a.removeCommand(), a.leaveCommand(), a.recoverCommand(),
-		a.applyCommand(), a.planCommand(), a.exportCommand(), a.validateCommand(), a.importCommand(), a.keyCommand(), a.snapshotCommand(),
+		a.applyCommand(), a.planCommand(), a.exportCommand(), a.validateCommand(), a.importCommand(), a.keyCommand(), a.certCommand(), a.snapshotCommand(),
 		a.agentCommand(), a.demoCommand(),
 	)
 	root.AddCommand(a.demoInnards()...)
@@ -85,8 +89,11 @@ func (a *app) givenSocket() string {
 	return os.Getenv("HANODE_SOCKET")
 }
 
-// client returns a client of this host's agent, and its end.
+// client returns a client of this host's agent, or of the one of --remote, and its end.
 func (a *app) client() (*api.Client, func()) {
+	if a.far != nil {
+		return a.far, a.far.Close
+	}
 	c := api.Dial(a.socketPath())
 	return c, c.Close
 }

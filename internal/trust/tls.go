@@ -107,7 +107,8 @@ func (a *authority) issue(cluster, name string) (tls.Certificate, error) {
 
 // ServerConfig returns the settings of this node's TLS listener: TLS 1.3, a
 // member's certificate wanted from every client (the only exception: a client
-// that offers JoinALPN alone, where alpn has it), no resumption. The handshake
+// that offers JoinALPN alone, where alpn has it; APIALPN takes a ClientCert instead), no
+// resumption. The handshake
 // fails with ErrOtherKey or ErrOtherCluster.
 func (k *Keys) ServerConfig(cluster, name string, alpn ...string) (*tls.Config, error) {
 	cfg, err := k.base(cluster, name)
@@ -116,7 +117,12 @@ func (k *Keys) ServerConfig(cluster, name string, alpn ...string) (*tls.Config, 
 	}
 	cfg.NextProtos = alpn
 	cfg.ClientAuth = tls.RequireAnyClientCert
-	cfg.VerifyConnection = func(cs tls.ConnectionState) error { return k.verify(cs, cluster, "") }
+	cfg.VerifyConnection = func(cs tls.ConnectionState) error {
+		if cs.NegotiatedProtocol == APIALPN {
+			return k.verifyClient(cs, cluster)
+		}
+		return k.verify(cs, cluster, "")
+	}
 	open := cfg.Clone()
 	open.NextProtos, open.ClientAuth, open.VerifyConnection = []string{JoinALPN}, tls.NoClientCert, nil
 	joins := slices.Contains(alpn, JoinALPN)
