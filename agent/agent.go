@@ -251,6 +251,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	a.goLoop(a.stallLoop)
 	a.goLoop(a.voterLoop)
 	a.goLoop(a.linksLoop)
+	a.goLoop(a.portsLoop)
 	a.goLoop(a.announceLoop)
 	a.goLoop(a.groupsLoop)
 	a.goLoop(a.lapseLoop)

@@ -50,6 +50,7 @@ var catalogue = map[string]struct{ severity, fix string }{
 	"key-file":             {"error", "correct the key file; until then the agent goes on with the keys it has"},
 	"key-stays":            {"warning", "make the key file writable, or take the old line out of it by hand"},
 	"key-rotation":         {"info", "wait; it ends by itself, or is undone. `hanode key status` shows what it waits for, `hanode key rotate --undo` ends it"},
+	"port-blocked":         {"error", "let the port through in the firewalls of both hosts (`nft list ruleset`, or firewall-cmd, ufw); a cluster takes UDP and TCP of its port, and TCP of the next one"},
 	"groups-file":          {"error", "correct the file and run `hanode apply FILE`"},
 	"stop-failed":          {"error", "stop the service by hand and find out why its stop command fails"},
 	"realtime-refused":     {"warning", "do what the text says, or remove realtime = true from the node file"},

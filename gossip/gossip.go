@@ -90,6 +90,9 @@ type Gossip struct {
 	speaks sync.Map // name -> int
 	stop   chan struct{}
 	wg     sync.WaitGroup
+
+	mu      sync.Mutex
+	refused map[string]bool // members that memberlist does not see, and whose port took no connection; guarded by mu
 }
 
 // rejoinEvery is how often members that gossip does not see are dialled anew:
@@ -225,6 +228,7 @@ func (g *Gossip) rejoin() {
 }
 
 func (g *Gossip) joinMissing() {
+	refused := map[string]bool{}
 	seen := map[string]bool{}
 	for _, m := range g.ml.Members() {
 		seen[m.Name] = true
@@ -244,10 +248,23 @@ func (g *Gossip) joinMissing() {
 		dials.Go(func() {
 			if _, err := g.ml.Join([]string{to}); err != nil {
 				g.cfg.Log.Debug("gossip cannot reach a member yet", "node", name, "err", err)
+				g.mu.Lock()
+				refused[name] = true
+				g.mu.Unlock()
 			}
 		})
 	}
 	dials.Wait()
+	g.mu.Lock()
+	g.refused = refused
+	g.mu.Unlock()
+}
+
+// Refused reports that gossip could not dial the node's port by TCP when it last tried.
+func (g *Gossip) Refused(name string) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.refused[name]
 }
 
 // Seen lists the nodes that gossip holds for alive, this one included.
