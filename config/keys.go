@@ -1,7 +1,9 @@
 package config
 
 import (
+	"fmt"
 	"os"
+	"slices"
 
 	"hanode/internal/trust"
 )
@@ -38,9 +40,15 @@ func (n *Node) ReloadKeys() (*trust.Keys, error) {
 	return fromSecrets(auth.keys)
 }
 
+// sampleKeys are those of the authkeys that Heartbeat came with.
+var sampleKeys = []Secret{"HI!", "Hello!"}
+
 func fromSecrets(keys []Secret) (*trust.Keys, error) {
 	phrases := make([]string, len(keys))
 	for i, k := range keys {
+		if slices.Contains(sampleKeys, k) {
+			return nil, fmt.Errorf("authkeys: key %d is one of the sample that Heartbeat came with, and everybody knows it; choose another: dd if=/dev/urandom bs=24 count=1 | base64", i+1)
+		}
 		phrases[i] = string(k)
 	}
 	return trust.FromPassphrases(phrases...)
