@@ -5,6 +5,7 @@
 package livelab
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -72,6 +73,7 @@ type Node struct {
 	Dir    string
 	Disk   *netlab.Disk   // holds data_dir; nil without Options.Disks
 	Cgroup *netlab.Cgroup // holds the agent; nil without Options.Cgroups
+	Binary string         // of the agent that is started next; "" = Options.Binary
 	file   string
 	agent  *netlab.Process
 	c      *Cluster
@@ -248,7 +250,7 @@ func (n *Node) StartAgent() error {
 		return err
 	}
 	defer func() { _ = log.Close() }() // the child has its own
-	args := append(slices.Clone(n.c.opts.Through[n.Node]), n.c.opts.Binary, "agent", "--config", n.file)
+	args := append(slices.Clone(n.c.opts.Through[n.Node]), cmp.Or(n.Binary, n.c.opts.Binary), "agent", "--config", n.file)
 	if n.c.opts.HADir != "" {
 		hosts, err := n.asHost()
 		if err != nil {
