@@ -22,14 +22,16 @@ import (
 // What it does move is the leader's idea of when it last heard the follower: a leader
 // that lost its followers notices up to idleEvery later. VerifyLeader, which would
 // count it as a proof of leadership, is not used at all (see DESIGN.md).
-const idleEvery = 250 * time.Millisecond
+const idleEvery = 200 * time.Millisecond
 
 // raft's heartbeats, each 100 to 200 ms, are appends that pass by a follower's disk. While
 // a follower acknowledges ordinary ones each idleEvery they tell it nothing: it counts
 // its time without a leader (a second) from either. So a heartbeat waits here while what
 // was last acknowledged is not older than this, and is sent as soon as it is: when a
 // disk hangs, or an append is on a stream that died. A leader that lost its followers
-// notices that much later, as above.
+// notices that much later, as above. idleEvery is as long as the longest time between two
+// heartbeats: a leader that stalls finds its followers' last word no older than it would
+// with them, and does not give up sooner (raftLease).
 const heartbeatAfter = idleEvery + 100*time.Millisecond
 
 // idle remembers what each follower acknowledged. Safe for concurrent use.
