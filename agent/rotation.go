@@ -161,7 +161,7 @@ func (a *Agent) beginRotation(ctx context.Context, s *fsm.State, leave []string)
 	}
 	names := failover.KeyMembers(s, leave)
 	if !slices.Contains(names, a.cfg.Name) {
-		return fail("refused", "hand the lead to another node first: `hanode standby` does not; restart its agent", "%s leads, and cannot be left behind", a.cfg.Name)
+		return fail("refused", "restart its agent, so that another node leads, and ask again", "%s leads, and cannot be left behind", a.cfg.Name)
 	}
 	if err := a.canRotate(names, a.askKeys(ctx, names)); err != nil {
 		return err
