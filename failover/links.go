@@ -24,7 +24,7 @@ func (p *planner) cutOffWith(g *fsm.Group) bool {
 	if g.Spec.With != "" {
 		return false
 	}
-	if !slices.ContainsFunc(p.at.units[g.Spec.Name], func(o *fsm.Group) bool {
+	if !slices.ContainsFunc(p.at.units[g], func(o *fsm.Group) bool {
 		return o != g && o.Owner == g.Owner && linkDown(p.in.Health[g.Owner.Name], o.Spec) != ""
 	}) {
 		return false

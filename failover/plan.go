@@ -249,7 +249,7 @@ func (p *planner) failedWith(g *fsm.Group) bool {
 	if g.Spec.With != "" || TooSoon(p.in, g) > 0 {
 		return false
 	}
-	if !slices.ContainsFunc(p.at.units[g.Spec.Name], func(o *fsm.Group) bool {
+	if !slices.ContainsFunc(p.at.units[g], func(o *fsm.Group) bool {
 		return o != g && o.GaveUp() && o.Owner == g.Owner && TooSoon(p.in, o) == 0
 	}) {
 		return false

@@ -22,9 +22,9 @@ type Places struct {
 	node   map[string]*standing
 	at     map[string]string // change it by put and lift
 	ruled  bool              // some group has a rule about others
-	// units has, by name of each, all that must be on one node, sorted, if they are more
+	// units has, for each of them, all that must be on one node, sorted, if they are more
 	// than one.
-	units map[string][]*fsm.Group
+	units map[*fsm.Group][]*fsm.Group
 }
 
 // standing is what counts of a node for every group alike.
@@ -82,7 +82,7 @@ func (p Places) lift(group string) {
 
 // PlacesOf are the places now.
 func PlacesOf(in Inputs) Places {
-	p := Places{in: in, node: map[string]*standing{}, at: map[string]string{}, units: map[string][]*fsm.Group{}}
+	p := Places{in: in, node: map[string]*standing{}, at: map[string]string{}, units: map[*fsm.Group][]*fsm.Group{}}
 	for _, name := range in.State.NodeNames() {
 		x := &standing{Node: in.State.Nodes[name], health: in.Health[name]}
 		x.why = unable(x.Node, &x.health)
@@ -117,14 +117,14 @@ func (p Places) join() {
 			continue
 		}
 		for _, g := range unit {
-			p.units[g.Spec.Name] = unit
+			p.units[g] = unit
 		}
 	}
 }
 
 // unit is all that must be on one node with g, itself included.
 func (p Places) unit(g *fsm.Group) []*fsm.Group {
-	if u := p.units[g.Spec.Name]; u != nil {
+	if u := p.units[g]; u != nil {
 		return u
 	}
 	return []*fsm.Group{g}
@@ -190,9 +190,11 @@ func (p Places) forbids(g *fsm.Group, node string) string {
 			}
 		}
 	}
-	for _, o := range slices.Concat(together, others) {
-		if most := o.Spec.MaxPerNode; most > 0 && n > most {
-			return fmt.Sprintf("with it %d groups would be here, and %s wants at most %d", n, o.Spec.Name, most)
+	for _, list := range [][]*fsm.Group{together, others} {
+		for _, o := range list {
+			if most := o.Spec.MaxPerNode; most > 0 && n > most {
+				return fmt.Sprintf("with it %d groups would be here, and %s wants at most %d", n, o.Spec.Name, most)
+			}
 		}
 	}
 	return ""
@@ -201,12 +203,13 @@ func (p Places) forbids(g *fsm.Group, node string) string {
 // on lists the groups on node, and those that will be there because they must be with
 // one of them; without some.
 func (p Places) on(node string, without []*fsm.Group) []*fsm.Group {
-	var out []*fsm.Group
-	for _, o := range p.of(node).here {
+	here := p.of(node).here
+	out := make([]*fsm.Group, 0, len(here))
+	for _, o := range here {
 		if slices.Contains(without, o) {
 			continue
 		}
-		unit := p.units[o.Spec.Name]
+		unit := p.units[o]
 		if unit == nil {
 			out = append(out, o)
 		}
@@ -222,7 +225,7 @@ func (p Places) on(node string, without []*fsm.Group) []*fsm.Group {
 // misses says which group that must be with g could not be on node, or "".
 func (p Places) misses(g *fsm.Group, x *standing) string {
 	node := x.Name
-	for _, o := range p.units[g.Spec.Name] {
+	for _, o := range p.units[g] {
 		if o == g {
 			continue
 		}
