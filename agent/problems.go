@@ -41,7 +41,7 @@ var catalogue = map[string]struct{ severity, fix string }{
 	vip.ProblemSysctl:      {"warning", "set arp_ignore=1 and arp_announce=2 on the device by hand"},
 	"bad-address":          {"error", "correct the address in the cluster file and apply it again"},
 	"founders-differ":      {"error", "make cluster, node blocks, timing and port equal in the node files of all founders"},
-	"haresources-differ":   {"error", "make the file the same on all hosts (copy the right one over) and restart the agent where it was wrong; nothing starts until then"},
+	"haresources-differ":   {"error", "choose one of them: copy that haresources over the others (scp HOST:/etc/ha.d/haresources /etc/ha.d/) and run `systemctl restart hanode` on each host where it was another; nothing starts until they agree"},
 	"haresources-changed":  {"warning", "to have the cluster run what the file says: `hanode apply --ha-dir DIR`; or make the file as it was"},
 	"not-registered":       {"warning", "the node holds nothing until a leader registers it; see `hanode members` for the voters that are missing"},
 	"old-generation":       {"error", "the cluster was recovered without this node: make a token on a member (`hanode token create`), stop this agent, and run `hanode join ADDRESS --token T --fresh`; if it was this side that should go on, stop the other one and read docs/joining.md"},

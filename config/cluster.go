@@ -2,7 +2,6 @@ package config
 
 import (
 	"fmt"
-	"net/netip"
 	"strings"
 	"time"
 
@@ -253,28 +252,17 @@ func (b *block) resource() (spec.Resource, place) {
 
 const paramsForm = `params { NAME = "VALUE" }`
 
-// heartbeatAddress reads how Heartbeat wrote an address: 10.0.0.1,
-// IPaddr::10.0.0.1/24/eth0:0/10.0.0.255, IPaddr2::..., IPv6addr::... The label and
-// the broadcast address mean nothing any more.
+// heartbeatAddress reads how Heartbeat wrote an address: see [haAddress]. The label and the
+// broadcast address mean nothing here: an ip resource has keys for what they were for.
 func heartbeatAddress(name string) (addr, dev string, ok bool) {
-	script, arg, args := strings.Cut(name, "::")
-	if !args {
-		if _, err := netip.ParseAddr(strings.SplitN(name, "/", 2)[0]); err != nil {
-			return "", "", false
-		}
-		arg = name
-	} else if script != "IPaddr" && script != "IPaddr2" && script != "IPv6addr" {
+	a, ok := splitHaAddress(name)
+	if !ok {
 		return "", "", false
 	}
-	f := strings.Split(arg, "/")
-	addr = f[0]
-	if len(f) > 1 {
-		addr += "/" + f[1]
+	if addr = a.addr; a.bits != "" {
+		addr += "/" + prefixLength(a.bits)
 	}
-	if len(f) > 2 {
-		dev, _, _ = strings.Cut(f[2], ":")
-	}
-	return addr, dev, true
+	return addr, a.dev, true
 }
 
 // monitorHints answer other words for monitor.
