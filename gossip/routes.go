@@ -49,9 +49,6 @@ func (r *routes) all() map[string]*route {
 
 func (r *routes) get(name string) *route { return r.all()[name] }
 
-// named is get for a name that is still bytes; it makes no string of it.
-func (r *routes) named(name []byte) *route { return r.all()[string(name)] }
-
 // add returns the route of name, a new one if there is none.
 func (r *routes) add(name string, links int) *route {
 	r.replace.Lock()

@@ -168,7 +168,7 @@ func (c *Cluster) epochs() map[string]uint64 {
 	for _, n := range c.Nodes {
 		if st, err := n.Status(ctx); err == nil {
 			for _, g := range st.Groups {
-				out[g.Name] = max(out[g.Name], uint64(g.Epoch))
+				out[g.Name] = max(out[g.Name], g.Epoch)
 			}
 		}
 	}
