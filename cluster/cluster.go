@@ -112,6 +112,12 @@ func Start(cfg Config) (*Node, error) {
 	})
 	n := &Node{cfg: cfg, disk: newDiskWatch(cfg.Stores)}
 	n.disk.stored = func() { n.trans.idle.move() }
+	n.disk.snapshot = func() (p Position) {
+		if r := n.trans.raft.Load(); r != nil {
+			_, p = positions(r)
+		}
+		return p
+	}
 	n.trans = newTransport(inner, ServerID(cfg.Name, cfg.Disk), cfg.Name, n.hung, cfg.Reachable, cfg.Settled)
 	rc := raft.DefaultConfig()
 	rc.LocalID = raft.ServerID(ServerID(cfg.Name, cfg.Disk))
@@ -393,17 +399,22 @@ type Position struct{ LastTerm, LastIndex uint64 }
 
 // Position returns it.
 func (n *Node) Position() Position {
-	stats := n.raft.Stats()
-	read := func(key string) (v uint64) {
-		_, _ = fmt.Sscan(stats[key], &v)
-		return v
-	}
-	log := Position{LastTerm: read("last_log_term"), LastIndex: read("last_log_index")}
-	snap := Position{LastTerm: read("last_snapshot_term"), LastIndex: read("last_snapshot_index")}
+	log, snap := positions(n.raft)
 	if snap.LastIndex > log.LastIndex {
 		return snap // the log begins after it, or is empty
 	}
 	return log
+}
+
+// positions are the ends of raft's log and of its newest snapshot.
+func positions(r *raft.Raft) (log, snap Position) {
+	stats := r.Stats()
+	read := func(key string) (v uint64) {
+		_, _ = fmt.Sscan(stats[key], &v)
+		return v
+	}
+	return Position{LastTerm: read("last_log_term"), LastIndex: read("last_log_index")},
+		Position{LastTerm: read("last_snapshot_term"), LastIndex: read("last_snapshot_index")}
 }
 
 // Stand makes this node a candidate now, with the voters' leave to leave a leader

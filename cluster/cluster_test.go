@@ -449,6 +449,41 @@ func TestRestartFromSnapshot(t *testing.T) {
 	})
 }
 
+// TestAnswerLostBehindASnapshot: a follower got a snapshot and what came behind it, and
+// the leader does not know of the latter, for the answer was lost. It asks again.
+func TestAnswerLostBehindASnapshot(t *testing.T) {
+	bubble(t, 3, func(l *lab) {
+		lead := l.found()
+		away := l.other(lead)
+		l.applied(must[uint64](t)(lead.Mark(l.t.Context())))
+		away.powerCut()
+		for range 1100 {
+			must[uint64](t)(lead.Mark(l.t.Context()))
+		}
+		check(t, lead.raft.Snapshot().Error())
+		_, snap := positions(lead.raft)
+		check(t, away.stores.Log.DeleteRange(1, snap.LastIndex))
+		away.start()
+		l.applied(must[uint64](t)(lead.Mark(l.t.Context())))
+		if _, got := positions(away.raft); got != snap || away.Position().LastIndex <= snap.LastIndex {
+			t.Fatalf("it has snapshot %+v and is at %+v; the leader's is %+v", got, away.Position(), snap)
+		}
+		for _, x := range []struct {
+			prev Position
+			want bool
+		}{{snap, true}, {Position{snap.LastTerm + 1, snap.LastIndex}, false}, {Position{snap.LastTerm, snap.LastIndex - 1}, false}} {
+			answer := make(chan raft.RPCResponse, 1)
+			rpc := raft.RPC{RespChan: answer, Command: &raft.AppendEntriesRequest{
+				RPCHeader: lead.trans.header(), Term: lead.raft.CurrentTerm(), PrevLogEntry: x.prev.LastIndex, PrevLogTerm: x.prev.LastTerm,
+			}}
+			away.trans.ch <- rpc
+			if r := <-answer; r.Error != nil || r.Response.(*raft.AppendEntriesResponse).Success != x.want {
+				t.Errorf("behind %+v: %+v, %v", x.prev, r.Response, r.Error)
+			}
+		}
+	})
+}
+
 // TestLateNodeGetsSnapshot: one that was away for longer than the log reaches.
 func TestLateNodeGetsSnapshot(t *testing.T) {
 	bubble(t, 3, func(l *lab) {

@@ -31,6 +31,8 @@ type diskWatch struct {
 	log    raft.LogStore
 	stable raft.StableStore
 	stored func() // told after each write to the log; nil = nobody is
+	// snapshot is where raft's newest one ends; nil = nobody knows.
+	snapshot func() Position
 
 	mu     sync.Mutex
 	last   uint64               // write begun last
@@ -112,9 +114,26 @@ func (d *diskWatch) excuse() {
 	}
 }
 
+// GetLog also knows the entry that the newest snapshot ends with, but for what it says. A
+// follower whose log begins behind a snapshot does not know it: raft compares an append
+// with its last entry, or with one in its log. So if the answer to the first append behind
+// the snapshot is lost, the next try is rejected, the leader sends the snapshot anew, and
+// so for ever. Nobody takes the entry for what it is not: with the one before it missing,
+// too, a leader finds nothing here to send.
+func (d *diskWatch) GetLog(i uint64, l *raft.Log) error {
+	err := d.log.GetLog(i, l)
+	if !errors.Is(err, raft.ErrLogNotFound) || d.snapshot == nil || i < 2 {
+		return err
+	}
+	if s := d.snapshot(); s.LastIndex == i && errors.Is(d.log.GetLog(i-1, &raft.Log{}), raft.ErrLogNotFound) {
+		*l = raft.Log{Index: i, Term: s.LastTerm, Type: raft.LogNoop}
+		return nil
+	}
+	return err
+}
+
 func (d *diskWatch) FirstIndex() (uint64, error)        { return d.log.FirstIndex() }
 func (d *diskWatch) LastIndex() (uint64, error)         { return d.log.LastIndex() }
-func (d *diskWatch) GetLog(i uint64, l *raft.Log) error { return d.log.GetLog(i, l) }
 func (d *diskWatch) Get(k []byte) ([]byte, error)       { return d.stable.Get(k) }
 func (d *diskWatch) GetUint64(k []byte) (uint64, error) { return d.stable.GetUint64(k) }
 func (d *diskWatch) StoreLog(l *raft.Log) error         { return d.StoreLogs([]*raft.Log{l}) }
