@@ -114,6 +114,9 @@ func (a *Agent) heldLoop(ctx context.Context) {
 			if h := n.Held(); h != told || at >= tellAgain {
 				told, at = h, 0
 				others := without(a.raftVoters(n), a.cfg.Name)
+				if len(others) == 0 { // those that are to vote beside it must know before they do
+					others = a.others()
+				}
 				a.gossip.Send(h.Encode([]byte{byte(lease.KindHeld)}), others...)
 			}
 		}
@@ -255,15 +258,23 @@ func (a *Agent) emptyStores(stores cluster.Stores) (cluster.Stores, error) {
 
 // soleVoter is who votes where this disk says that this node alone does. It may go on
 // alone, as it must where it is the only node. But the others, if it knows of any, are
-// asked once: a data_dir from before they had votes, put back, would elect itself.
+// asked first: a data_dir from before they had votes, put back, would elect itself. Who is
+// not there within initdead is off; once somebody has answered, within deadtime.
 func (a *Agent) soleVoter(ctx context.Context, own roll) roll {
-	others := a.others()
-	if len(others) == 0 {
-		return own
-	}
-	newest := own
-	for _, h := range a.askHeldOnce(ctx, roll{voters: others}) {
-		newest = newest.newer(rollOf(h))
+	newest, others := own, a.others()
+	said := map[string]bool{}
+	for begin := a.host.Clock.Now(); len(said) < len(others) && ctx.Err() == nil; sleepCtx(ctx, askAgain) {
+		for _, h := range a.askHeldOnce(ctx, roll{voters: others}) {
+			said[h.Name] = true
+			newest = newest.newer(rollOf(h))
+		}
+		limit := a.timing().Initdead
+		if len(said) > 0 {
+			limit = a.timing().Deadtime
+		}
+		if a.host.Clock.Now().Elapsed(begin) >= limit {
+			break
+		}
 	}
 	return newest
 }

@@ -205,3 +205,36 @@ func TestVoterThatLeftIsNotWaitedFor(t *testing.T) {
 		l.until("secondary votes again", 20*time.Second, func() bool { return l.votes("secondary", 2) })
 	})
 }
+
+// The first node of a cluster comes back with the disk from when it alone had a vote. By
+// that it would elect itself; but it knows of others, asks them, and joins anew.
+func TestSoleVotersOldDisk(t *testing.T) {
+	joinStory(t, nil, []string{"primary", "secondary", "arbiter"}, func(t *testing.T, l *lab) {
+		first := l.hosts["primary"]
+		f, err := Init(first.config(), spec.Node{Name: "primary", Address: "10.0.0.1", Role: spec.RoleNode})
+		if err != nil {
+			t.Fatal(err)
+		}
+		first.start()
+		l.until("the first node holds", 20*time.Second, l.held("primary"))
+		old := first.backup()
+		for i, name := range []string{"secondary", "arbiter"} {
+			role := spec.RoleNode
+			if name == "arbiter" {
+				role = spec.RoleWitness
+			}
+			if _, err := l.hosts[name].join(f.Tokens[i], JoinOptions{Role: role}, "primary", nil); err != nil {
+				t.Fatal(err)
+			}
+			l.hosts[name].start()
+		}
+		l.until("three vote", 20*time.Second, l.allVote("primary", "secondary", "arbiter"))
+		l.well(5 * time.Second)
+		first.powerCut()
+		l.until("takeover", 5*time.Second, l.held("secondary"))
+		first.restore(old)
+		first.start()
+		l.until("it has a vote again, under a new identity", 20*time.Second, func() bool { return l.votes("primary", 2) })
+		l.well(15 * time.Second)
+	})
+}
