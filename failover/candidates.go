@@ -110,7 +110,8 @@ func (p Places) bestOf(g *fsm.Group, among []*standing) (Candidate, bool) {
 		}
 	}
 	for i := 0; i < len(able) && !best.Eligible; i++ {
-		if i == 0 {
+		switch i { // mostly the first may have it: the others are sorted only if not
+		case 0:
 			k := 0
 			for j := range able {
 				if first(able[j], able[k]) < 0 {
@@ -118,7 +119,7 @@ func (p Places) bestOf(g *fsm.Group, among []*standing) (Candidate, bool) {
 				}
 			}
 			able[0], able[k] = able[k], able[0]
-		} else if i == 1 {
+		case 1:
 			slices.SortFunc(able[1:], first)
 		}
 		if p.forbids(g, able[i].Node) == "" {
