@@ -209,7 +209,8 @@ func votersOf(n *cluster.Node) (out []string, err error) {
 	return out, err
 }
 
-// stepVoters asks the leader for one step towards the list.
+// stepVoters asks the leader for one step towards the list. Who never came up gets no vote,
+// as from the leader itself.
 func (c *chaos) stepVoters(list []string) bool {
 	name := c.leader()
 	if name == "" {
@@ -222,7 +223,7 @@ func (c *chaos) stepVoters(list []string) bool {
 	st := a.machine.Copy()
 	next := slices.Clone(st.Voters.Names)
 	for _, n := range list {
-		if !slices.Contains(next, n) && st.Nodes[n] != nil && !st.Nodes[n].Leaving && !st.Nodes[n].Removed {
+		if !slices.Contains(next, n) && st.Nodes[n] != nil && st.Nodes[n].Inc > 0 && !st.Nodes[n].Leaving && !st.Nodes[n].Removed {
 			next = append(next, n)
 			break
 		}
