@@ -68,7 +68,34 @@ func (a *Agent) leaderAPI() (*api.Client, error) {
 	if at := a.ears.last(to); !at.IsZero() && a.host.Clock.Now().Elapsed(at) >= a.timing().Deadtime {
 		return nil, a.noQuorum()
 	}
-	return api.New("the leader "+to, func(ctx context.Context) (net.Conn, error) { return a.dialTLS(ctx, to, alpnPeer) }), nil
+	return api.New("the leader "+to, func(ctx context.Context) (net.Conn, error) {
+		ctx, cancel := a.whileHeard(ctx, to)
+		defer cancel()
+		return a.dialTLS(ctx, to, alpnPeer)
+	}), nil
+}
+
+// whileHeard is ctx for as long as a node is not silent for deadtime: one that is just
+// about to be dead would be dialled until the caller gives up. A stream to it that stands
+// already is closed by gossip.
+func (a *Agent) whileHeard(ctx context.Context, node string) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	go func() {
+		tick := time.NewTicker(a.cfg.Timing.Keepalive)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			if at := a.ears.last(node); !at.IsZero() && a.host.Clock.Now().Elapsed(at) >= a.timing().Deadtime {
+				cancel()
+				return
+			}
+		}
+	}()
+	return ctx, cancel
 }
 
 // ask runs local if this node leads, else remote at the leader. An election takes

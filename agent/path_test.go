@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"hanode/api"
 	"hanode/config"
 	"hanode/fsm"
 	"hanode/gossip"
@@ -396,4 +397,21 @@ func BenchmarkTakeAck(b *testing.B) {
 			a.handle(gossip.Packet{From: v, Payload: p, Answer: back})
 		}
 	}
+}
+
+// Who asks a node that was cut off this very moment, from a leader that is not silent for
+// deadtime yet, is not left waiting for it.
+func TestNobodyWaitsForALeaderThatDies(t *testing.T) {
+	story(t, func(t *testing.T, l *lab) {
+		l.leadBy("arbiter")
+		l.net.Cut("primary", "", "", true)
+		l.net.Cut("", "primary", "", true)
+		time.Sleep(l.tm.Deadtime / 2)
+		begin := time.Now()
+		_, err := l.on("primary").Members(t.Context())
+		took := time.Since(begin)
+		if e, ok := errors.AsType[*api.Error](err); !ok || e.Exit != api.ExitNoQuorum || took > 2*l.tm.Deadtime {
+			t.Errorf("after %v: %v", took, err)
+		}
+	})
 }

@@ -184,7 +184,7 @@ func TestStalledLeaderDoesNotClaimToLead(t *testing.T) {
 		n := a.node.Load()
 		_, before := n.Leader()
 		// Shorter than raft's own lease: in the lab raft's goroutines run on.
-		l.hosts["arbiter"].stall(300 * time.Millisecond)
+		l.hosts["arbiter"].stall(250 * time.Millisecond)
 		if r := a.elect.says.Load(); !r.leads {
 			t.Fatal("it gave up before it heard of its successor: nothing is shown")
 		}

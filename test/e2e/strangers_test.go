@@ -138,6 +138,9 @@ func (x *world) twin(h *netlab.Host, addr string) (output string, exit int) {
 	src = strings.ReplaceAll(src, `"10.0.0.1"`, fmt.Sprintf("%q", addr))
 	file := filepath.Join(dir, "hanode.hcl")
 	x.do(os.WriteFile(file, []byte(src), 0o600))
+	key, err := os.ReadFile(filepath.Join(x.Get("primary").Dir, "key"))
+	x.do(err)
+	x.do(os.WriteFile(filepath.Join(dir, "key"), key, 0o600))
 	var out bytes.Buffer
 	cmd := exec.Command(binary, "agent", "--config", file)
 	cmd.Stdout, cmd.Stderr = &out, &out
