@@ -21,6 +21,10 @@ func (l *lab) problem(node, code string) string {
 
 // A disk that hangs or is full costs an owner nothing: its lease lives from beats.
 func TestOwnersDiskHangs(t *testing.T) {
+	seconds := 60
+	if testing.Short() {
+		seconds = 12
+	}
 	for _, leads := range []string{"arbiter", "primary"} {
 		for _, how := range []string{"hangs", "full"} {
 			t.Run(how+", "+leads+" leads", func(t *testing.T) {
@@ -34,7 +38,7 @@ func TestOwnersDiskHangs(t *testing.T) {
 					} else {
 						disk.hangs.Store(true)
 					}
-					for i := range 60 {
+					for i := range seconds {
 						if err := l.on("secondary").Maintenance(t.Context(), i%2 == 0); err != nil {
 							t.Errorf("command %d was refused: %v", i, err)
 						}
