@@ -121,11 +121,12 @@ type Agent struct {
 	touched touched       // groups whose records changed since groupsLoop looked
 	ring    chan struct{} // one slot: the voter's clock has something to look at
 
-	founding atomic.Bool // this process writes, or wrote, the founders' configuration
-	drain    atomic.Bool // hold nothing any more
-	old      atomic.Bool // of a generation that was given up; see superseded
-	removed  chan struct{}
-	once     sync.Once
+	heardVersion atomic.Int64 // the newest version that another node said the cluster speaks
+	founding     atomic.Bool  // this process writes, or wrote, the founders' configuration
+	drain        atomic.Bool  // hold nothing any more
+	old          atomic.Bool  // of a generation that was given up; see superseded
+	removed      chan struct{}
+	once         sync.Once
 
 	fatal chan error
 	crash chan struct{}   // closed by tests: stop as kill -9 does, handing over and cleaning up nothing

@@ -269,6 +269,11 @@ func (a *Agent) hello(ctx context.Context, node string) (peer.Hello, error) {
 	if err == nil && h.Formed {
 		a.lead.formed.Store(true)
 	}
+	for err == nil { // it never falls
+		if told := a.heardVersion.Load(); int64(h.Speaks) <= told || a.heardVersion.CompareAndSwap(told, int64(h.Speaks)) {
+			break
+		}
+	}
 	if err == nil && h.Speaks > a.machine.Newest() {
 		a.die(errors.New(fsm.TooOld(h.Speaks, a.cfg.Name, a.opts.Version, a.machine.Newest())))
 	}

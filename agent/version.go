@@ -21,9 +21,9 @@ func (a *Agent) speaks() (v int) {
 }
 
 // saysIt is what this node registers as its newest version: 0 while the cluster speaks
-// one that has no place for it.
+// one that has no place for it. A node whose log is still empty knows by what it was told.
 func (a *Agent) saysIt() int {
-	if a.speaks() < 2 {
+	if max(a.speaks(), int(a.heardVersion.Load())) < 2 {
 		return 0
 	}
 	return a.machine.Newest()

@@ -190,3 +190,16 @@ func refOf(l *lab, name string) id.NodeRef {
 	ref, _ := l.on(name).ref()
 	return ref
 }
+
+// A node with an empty log registers by what the others told: it gets no log while it is
+// leaving.
+func TestEmptyLogSpeaksByHearsay(t *testing.T) {
+	a := &Agent{machine: fsm.NewMachine()}
+	if v := a.saysIt(); v != 0 {
+		t.Errorf("with nothing heard it says %d", v)
+	}
+	a.heardVersion.Store(2)
+	if v := a.saysIt(); v != fsm.Newest() {
+		t.Errorf("told of version 2 it says %d", v)
+	}
+}

@@ -124,6 +124,7 @@ func TestDroppedKeyEndsItsConnections(t *testing.T) {
 		t.Fatal(err)
 	}
 	m := NewMux(l, cfg, slog.New(slog.DiscardHandler))
+	served := m.Protocol("test/1") // before anybody calls: a client is done before its server
 	done := make(chan error, 1)
 	go func() { done <- m.Serve() }()
 	defer func() {
@@ -142,7 +143,7 @@ func TestDroppedKeyEndsItsConnections(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s, err := m.Protocol("test/1").Accept()
+		s, err := served.Accept()
 		if err != nil {
 			t.Fatal(err)
 		}
