@@ -498,6 +498,19 @@ func TestEmptiedFounderIsNotLedAstray(t *testing.T) {
 	})
 }
 
+// The same, and a host that is off is asked before who leads.
+func TestEmptiedFounderPassesByTheDead(t *testing.T) {
+	joinStory(t, []string{"primary", "secondary", "arbiter", "fourth"}, nil, func(t *testing.T, l *lab) {
+		l.until("secondary has no vote", time.Minute, func() bool { return !counts(l.on("primary"), "secondary", 1) })
+		l.hosts["secondary"].powerCut()
+		l.hosts["primary"].powerCut()
+		l.hosts["primary"].loseDisk()
+		l.leadBy("arbiter") // and fourth is who answers last
+		l.hosts["primary"].start()
+		l.until("it votes again", 30*time.Second, func() bool { return counts(l.on("arbiter"), "primary", 2) })
+	})
+}
+
 // A node that leaves while another one's disk is lost would leave half of the votes
 // behind: the owner goes on undisturbed, and the membership ends once the other is back.
 func TestLeaveWaitsForALostDisk(t *testing.T) {

@@ -280,11 +280,13 @@ func (a *Agent) hello(ctx context.Context, node string) (peer.Hello, error) {
 	return h, err
 }
 
+// rejoinTime is how long one node may take to answer: those that are off must not use up
+// the time of the leader.
+const rejoinTime = 2 * time.Second
+
 // rejoin asks the leader for a new raft identity: an empty disk never votes under
 // an old one (an emptied voter under its old name broke 71 of 1,500 runs).
 func (a *Agent) rejoin(ctx context.Context, via string) error {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
 	request, err := a.disk.asking()
 	if err != nil {
 		return err
@@ -298,7 +300,9 @@ func (a *Agent) rejoin(ctx context.Context, via string) error {
 			continue
 		}
 		asked[name] = true
-		disk, err := a.peers.Rejoin(ctx, name, request)
+		each, cancel := context.WithTimeout(ctx, rejoinTime)
+		disk, err := a.peers.Rejoin(each, name, request)
+		cancel()
 		if errors.Is(err, peer.ErrNotLeader) {
 			// Who leads may have joined since the file was written; and who was removed
 			// meanwhile knows of no such node.

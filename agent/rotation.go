@@ -166,19 +166,26 @@ func (a *Agent) beginRotation(ctx context.Context, s *fsm.State, leave []string)
 	if err := a.canRotate(names, a.askKeys(ctx, names)); err != nil {
 		return err
 	}
-	a.keys.mu.Lock()
-	defer a.keys.mu.Unlock()
-	have := a.keys.Keys()
-	from := have.Fingerprint()
-	next, err := nextKey(have, s)
+	from, to, err := a.keys.addNext(s)
 	if err != nil {
 		return err
 	}
-	// On this disk first: from the commit on, others ask for it.
-	if err := a.keys.setLocked(have.Before(next)); err != nil {
-		return fail("refused", "make the key file and its folder writable", "the key file cannot be changed: %v", err)
+	return a.commit(ctx, fsm.Command{RotateKey: &fsm.RotateKey{From: from, To: to, Phase: fsm.KeyAdd, Without: leave}})
+}
+
+// addNext puts the key to change to on this disk: from the commit on, others ask for it.
+func (k *keyring) addNext(s *fsm.State) (from, to string, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	have := k.Keys()
+	next, err := nextKey(have, s)
+	if err != nil {
+		return "", "", err
 	}
-	return a.commit(ctx, fsm.Command{RotateKey: &fsm.RotateKey{From: from, To: next.Fingerprint(), Phase: fsm.KeyAdd, Without: leave}})
+	if err := k.setLocked(have.Before(next)); err != nil {
+		return "", "", fail("refused", "make the key file and its folder writable", "the key file cannot be changed: %v", err)
+	}
+	return have.Fingerprint(), next.Fingerprint(), nil
 }
 
 // canRotate says why not every node could follow.

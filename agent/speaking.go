@@ -23,15 +23,13 @@ func speaker(c fsm.Command) (name string, ok bool) {
 		return c.Failed.Node.Name, true
 	case c.Stopping != nil:
 		return c.Stopping.Node.Name, true
-	case c.Released != nil && len(c.Released.Claims) > 0:
-		return c.Released.Claims[0].Node.Name, true
 	}
 	return "", false
 }
 
 // leaders are the commands that only a leader makes.
 var leaders = map[string]bool{
-	"Found": true, "SetVoters": true, "SetDisk": true, "AddNode": true,
+	"Found": true, "SetVoters": true, "SetDisk": true, "AddNode": true, "Released": true,
 	"NewGeneration": true, "Recover": true, "Upgrade": true,
 }
 
