@@ -53,22 +53,27 @@ func (l *lab) token(on string) trust.Token {
 	return tok
 }
 
-// allVote: these are the lease voters, and raft has the same.
+// allVote: these are the lease voters, and raft has the same on each of them; what only
+// its leader has may die with it.
 func (l *lab) allVote(want ...string) func() bool {
 	slices.Sort(want)
 	return func() bool {
 		var have []string
 		l.view(func(s *fsm.State) { have = s.Voters.Names })
-		name := l.leader()
-		if name == "" || !slices.Equal(have, want) {
+		if l.leader() == "" || !slices.Equal(have, want) {
 			return false
 		}
-		a, _ := l.hosts[name].running()
-		if a == nil {
-			return false
+		for _, name := range want {
+			a, _ := l.hosts[name].running()
+			if a == nil {
+				return false
+			}
+			raft, err := votersOf(a.node.Load())
+			if err != nil || !slices.Equal(slices.Sorted(slices.Values(raft)), want) {
+				return false
+			}
 		}
-		raft, err := votersOf(a.node.Load())
-		return err == nil && slices.Equal(slices.Sorted(slices.Values(raft)), want)
+		return true
 	}
 }
 
