@@ -223,7 +223,7 @@ func TestNoElectionWhileTheLeaderBeats(t *testing.T) {
 				_, term := l.on("arbiter").node.Load().Leader()
 				done := l.silence(vipA)
 				better := c.worsen(l, "arbiter")
-				for i := range 60 {
+				for i := range int(soak(30*time.Second) / (500 * time.Millisecond)) {
 					if err := l.on("primary").Maintenance(t.Context(), i%2 == 0); err != nil {
 						t.Errorf("command %d was refused: %v", i, err)
 					}

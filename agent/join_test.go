@@ -379,7 +379,7 @@ func TestDeadVoterIsReplaced(t *testing.T) {
 		}
 		l.hosts[dead].start()
 		l.well(20 * time.Second)
-		time.Sleep(time.Minute)
+		time.Sleep(soak(time.Minute))
 		if !l.allVote(want...)() {
 			t.Errorf("the votes changed again when %s came back: %s", dead, l.dump())
 		}

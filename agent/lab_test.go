@@ -502,6 +502,15 @@ func (l *lab) answering(a netip.Addr) []string {
 	return out
 }
 
+// soak is how long a story looks on while nothing may happen: d, a quarter of it in short
+// mode. What has to happen meanwhile takes far less.
+func soak(d time.Duration) time.Duration {
+	if testing.Short() {
+		return d / 4
+	}
+	return d
+}
+
 // until waits for cond in virtual time; it fails the test after limit.
 func (l *lab) until(what string, limit time.Duration, cond func() bool) time.Duration {
 	l.t.Helper()

@@ -17,7 +17,7 @@ func TestGossipsDeathNoticesDecideNothing(t *testing.T) {
 		l.net.SetDrop(func(from, to string, p []byte) bool { return (from == "primary" || to == "primary") && p[0] != lane })
 		l.net.CutStreams("primary", true) // it probes by stream too
 		l.until("gossip holds the owner for dead", 2*time.Minute, func() bool { return !l.on("secondary").gossip.Seen()["primary"] })
-		time.Sleep(2 * time.Minute)
+		time.Sleep(soak(2 * time.Minute))
 		if seen := l.on("arbiter").gossip.Seen(); seen["primary"] {
 			t.Errorf("gossip sees %v: the fault did not take hold", seen)
 		}

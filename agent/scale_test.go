@@ -32,11 +32,11 @@ func TestManyAreMissed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := manyNodes(t, 8)
 		defer l.close()
-		time.Sleep(5 * time.Second)
+		time.Sleep(3 * time.Second)
 		for i := range 8 {
 			l.hosts[fmt.Sprintf("a%02d", i)].powerCut()
 		}
-		time.Sleep(5 * time.Second)
+		time.Sleep(2 * time.Second)
 		l.hosts["primary"].powerCut()
 		d := l.until("takeover", 20*time.Second, func() bool { return len(l.answers(vipA)) == 1 })
 		if limit := l.tm.Deadtime + 100*time.Millisecond; d > limit {
@@ -46,7 +46,7 @@ func TestManyAreMissed(t *testing.T) {
 		for i := range 8 {
 			l.hosts[fmt.Sprintf("a%02d", i)].start()
 		}
-		time.Sleep(5 * time.Second)
+		time.Sleep(3 * time.Second)
 		a := l.on(l.leader())
 		for voter, o := range a.opinions(a.voters(), a.now()) {
 			if o.Age < l.tm.Deadtime && (o.Silent[id.NodeRef{Name: "a03", Inc: 1}] || o.Silent[id.NodeRef{Name: "a03", Inc: 2}]) {

@@ -54,7 +54,7 @@ func TestSim(t *testing.T) {
 func campaignOf(t *testing.T, two bool) {
 	c := &campaign{t: t, first: *simFrom, n: *simSeeds, two: two, total: newTally(), begin: time.Now()}
 	if testing.Short() {
-		c.n = min(c.n, 12)
+		c.n = min(c.n, 8)
 	}
 	if *simSeed > 0 {
 		c.first, c.n = *simSeed, 1

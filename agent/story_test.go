@@ -145,7 +145,7 @@ func TestThirdFounderComesLate(t *testing.T) {
 		l.hosts["secondary"].start()
 		l.until("hold without the third", 10*time.Second, l.held("primary"))
 		done := l.silence(vipA)
-		time.Sleep(time.Minute)
+		time.Sleep(soak(time.Minute))
 		l.hosts["arbiter"].start()
 		l.well(5 * time.Second)
 		time.Sleep(5 * time.Second)
@@ -361,7 +361,7 @@ func TestOneLinkOfTheOwnerFails(t *testing.T) {
 				done := l.silence(vipA)
 				l.net.Cut("primary", "", link, true)
 				l.net.Cut("", "primary", link, true)
-				time.Sleep(30 * time.Second)
+				time.Sleep(soak(30 * time.Second))
 				if longest, moves := done(); longest > time.Millisecond || moves > 0 {
 					t.Errorf("the address was silent for %v and moved %d times", longest, moves)
 				}
