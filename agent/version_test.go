@@ -49,15 +49,20 @@ func TestUpgradeNodeByNode(t *testing.T) {
 		}
 		l.startAll()
 		l.until("first hold", 20*time.Second, l.held("primary"))
-		later := fsm.Command{Register: &fsm.Register{Node: "primary", Speaks: 2}}
+		later := []fsm.Command{
+			{Register: &fsm.Register{Node: "primary", Speaks: 2}},
+			{SetGroups: &fsm.SetGroups{Groups: []spec.Group{{Name: "web", Resources: []spec.Resource{{Type: "ip", Name: "10.0.0.100/24", Network: true, Broadcast: "10.0.0.12"}}}}}},
+		}
 		for i, name := range []string{"arbiter", "secondary", "primary"} {
 			time.Sleep(5 * time.Second)
 			if !l.spoken(1)() {
 				t.Fatalf("with %d of 3 upgraded the cluster speaks a version that not all understand", i)
 			}
 			if leader := l.leader(); leader != "" {
-				if _, err := l.on(leader).node.Load().Propose(t.Context(), later); !errors.Is(err, fsm.ErrNotYet) {
-					t.Errorf("with %d of 3 upgraded a command of the new version was proposed: %v", i, err)
+				for _, c := range later {
+					if _, err := l.on(leader).node.Load().Propose(t.Context(), c); !errors.Is(err, fsm.ErrNotYet) {
+						t.Errorf("with %d of 3 upgraded a command of the new version was proposed: %+v: %v", i, c, err)
+					}
 				}
 			}
 			h := l.hosts[name]

@@ -57,7 +57,7 @@ var contract = []struct {
 	{Failback{}, "after_ms on"},
 	{Route{}, "metric table to via"},
 	{Rule{}, "priority table to"},
-	{Resource{}, "agent concurrent dev every_ms label monitor monitor_timeout_ms name network on_acquire params restarts routes rules source start start_timeout_ms stop stop_timeout_ms timeout_ms type within_ms"},
+	{Resource{}, "agent broadcast concurrent dev every_ms label monitor monitor_timeout_ms name network on_acquire params restarts routes rules source start start_timeout_ms stop stop_timeout_ms timeout_ms type within_ms"},
 	{Error{}, "code exit fix message"},
 }
 

@@ -70,11 +70,12 @@ type Resource struct {
 	Agent  string `json:"agent"`
 	Params Params `json:"params"`
 
-	Network bool        `json:"network"`
-	Source  bool        `json:"source"`
-	Label   string      `json:"label"`
-	Routes  List[Route] `json:"routes"`
-	Rules   List[Rule]  `json:"rules"`
+	Network   bool        `json:"network"`
+	Broadcast string      `json:"broadcast"`
+	Source    bool        `json:"source"`
+	Label     string      `json:"label"`
+	Routes    List[Route] `json:"routes"`
+	Rules     List[Rule]  `json:"rules"`
 }
 
 // Route is spec.Route as JSON.
@@ -124,7 +125,7 @@ func FromSpecs(groups []spec.Group) []Group {
 			}
 			w.Resources = append(w.Resources, Resource{
 				Type: r.Type, Name: r.Name, Dev: r.Dev, OnAcquire: r.OnAcquire,
-				Network: r.Network, Source: r.Source, Label: r.Label, Routes: routes, Rules: rules,
+				Network: r.Network, Broadcast: r.Broadcast, Source: r.Source, Label: r.Label, Routes: routes, Rules: rules,
 				Start: r.Start, Stop: r.Stop, Monitor: r.Monitor,
 				EveryMS: MS(r.Every), TimeoutMS: MS(r.Timeout), Restarts: r.Restarts, WithinMS: MS(r.Within), Concurrent: r.Concurrent,
 				StartTimeoutMS: MS(r.StartTimeout), StopTimeoutMS: MS(r.StopTimeout), MonitorTimeoutMS: MS(r.MonitorTimeout),
@@ -231,7 +232,7 @@ func (w Resource) spec() (spec.Resource, error) {
 	if len(w.Params) > 0 {
 		r.Params = w.Params
 	}
-	r.Network, r.Source, r.Label = w.Network, w.Source, w.Label
+	r.Network, r.Broadcast, r.Source, r.Label = w.Network, w.Broadcast, w.Source, w.Label
 	for _, x := range w.Routes {
 		r.Routes = append(r.Routes, spec.Route(x))
 	}

@@ -17,7 +17,7 @@ const (
 
 var (
 	groupKeys = []string{"prefer", "failback", "exclusive", "retry_after", "on_acquire", "on_release", "on_problem", "with", "apart", "after", "max_per_node", "weight"}
-	ipKeys    = []string{"dev", "prefix", "source", "label", "on_acquire", "start_timeout"}
+	ipKeys    = []string{"dev", "prefix", "broadcast", "source", "label", "on_acquire", "start_timeout"}
 	execKeys  = []string{"start", "stop", "monitor", "every", "timeout", "start_timeout", "stop_timeout", "monitor_timeout", "restarts", "within", "concurrent"}
 	// serviceKeys are those of the types whose commands are known: systemd, lsb,
 	// heartbeat, ocf. monitor is the time between two looks.

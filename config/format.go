@@ -151,6 +151,9 @@ func formatIP(body *hclwrite.Body, r spec.Resource) {
 	if r.Network {
 		body.SetAttributeValue("prefix", cty.StringVal("network"))
 	}
+	if r.Broadcast != "" {
+		body.SetAttributeValue("broadcast", cty.StringVal(r.Broadcast))
+	}
 	if r.Source {
 		body.SetAttributeValue("source", cty.True)
 	}

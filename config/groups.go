@@ -90,6 +90,11 @@ func (c *groupCheck) structure() {
 		c.resources(g, p)
 		c.checkBlocks(g, p)
 	}
+	taken := map[netip.Addr]string{}
+	for addr, v := range c.vips {
+		taken[addr] = "an address of group " + quote(v.group)
+	}
+	c.broadcasts(taken)
 	c.rules()
 }
 
@@ -176,51 +181,6 @@ func (c *groupCheck) resources(g spec.Group, p place) {
 	}
 }
 
-// ip checks one ip resource.
-func (c *groupCheck) ip(g spec.Group, r spec.Resource, at place) {
-	for _, key := range execOnly(r) {
-		c.add(at.line, finding{what: fmt.Sprintf("%s in group %s has %s", subject(r), quote(g.Name), key), allowed: "an ip takes " + strings.Join(ipKeys, ", ") + " and blocks route and rule"})
-	}
-	c.hooks(subject(r), at, map[string][]string{"on_acquire": r.OnAcquire})
-	if r.StartTimeout != 0 && len(r.OnAcquire) == 0 && !at.bad["on_acquire"] {
-		c.add(at.at("start_timeout"), finding{
-			what: fmt.Sprintf("%s has start_timeout but no on_acquire", subject(r)), allowed: "it bounds on_acquire",
-			remedy: `add on_acquire = ["PROGRAM", "ARGUMENT"], or remove start_timeout`,
-		})
-	}
-	c.span(at, "start_timeout", subject(r), r.StartTimeout)
-	_, written := at.keys["dev"]
-	if !at.bad["dev"] && (r.Dev != "" || written) {
-		c.refused(at.at("dev"), checkDevice("in "+subject(r)+", dev", r.Dev))
-	}
-	dev := r.Dev
-	if at.bad["dev"] {
-		dev = "?" // there is one, unreadable and reported
-	}
-	if at.bad["ip"] {
-		return
-	}
-	addr, bad := checkVIP(subject(r), r.Name, dev)
-	if c.refused(at.line, bad) {
-		return
-	}
-	if what, allowed := r.CheckIP(); what != "" {
-		c.add(at.line, finding{what: fmt.Sprintf("%s in group %s %s", subject(r), quote(g.Name), what), allowed: allowed})
-	}
-	if v, taken := c.vips[addr]; taken {
-		f := finding{
-			what:    fmt.Sprintf("address %s is in group %s and in group %s", addr, quote(v.group), quote(g.Name)),
-			allowed: firstOn(v.line), remedy: "an address belongs to one group: remove one of them",
-		}
-		if v.group == g.Name {
-			f.what = fmt.Sprintf("address %s is listed twice in group %s", addr, quote(g.Name))
-		}
-		c.add(at.line, f)
-		return
-	}
-	c.vips[addr] = vip{g.Name, at.line}
-}
-
 // execOnly lists the fields of r that only an exec resource may set.
 func execOnly(r spec.Resource) []string {
 	var keys []string
@@ -253,7 +213,7 @@ func (c *groupCheck) exec(g spec.Group, r spec.Resource, at place) {
 	sub := subject(r)
 	c.refused(at.line, checkName("exec", r.Name))
 	if r.Dev != "" {
-		c.add(at.line, finding{what: fmt.Sprintf("%s in group %s has dev", sub, quote(g.Name)), allowed: "only an ip takes dev, prefix, source, label and blocks route and rule"})
+		c.add(at.line, finding{what: fmt.Sprintf("%s in group %s has dev", sub, quote(g.Name)), allowed: "only an ip takes dev, prefix, broadcast, source, label and blocks route and rule"})
 	}
 	for _, cmd := range []struct {
 		key  string
@@ -286,6 +246,7 @@ func (c *groupCheck) ownKeys(g spec.Group, r spec.Resource, at place) {
 		{"dev", r.Dev != "" && r.Type != "exec", "ip"},
 		{"on_acquire", r.OnAcquire != nil, "ip"},
 		{"prefix", r.Network, "ip"},
+		{"broadcast", r.Broadcast != "", "ip"},
 		{"source", r.Source, "ip"},
 		{"label", r.Label != "", "ip"},
 		{"route", r.Routes != nil, "ip"},
@@ -447,8 +408,10 @@ func (c *groupCheck) nodes(nodes []spec.Node) {
 			c.add(c.places[i].preferLine(j), f)
 		}
 	}
+	own := map[netip.Addr]string{}
 	for _, n := range nodes {
 		addr, err := netip.ParseAddr(n.Address)
+		own[addr] = "the own address of node " + quote(n.Name)
 		if v, taken := c.vips[addr]; err == nil && taken {
 			c.add(v.line, finding{
 				what:    fmt.Sprintf("address %s in group %s is the own address of node %s", addr, quote(v.group), quote(n.Name)),
@@ -456,4 +419,6 @@ func (c *groupCheck) nodes(nodes []spec.Node) {
 			})
 		}
 	}
+	delete(own, netip.Addr{})
+	c.broadcasts(own)
 }

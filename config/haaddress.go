@@ -130,13 +130,24 @@ func (a haAddress) resource() (spec.Resource, finding) {
 	return r, finding{}
 }
 
-// broadcastOf is the highest address of an IPv4 network.
-func broadcastOf(p netip.Prefix) netip.Addr {
-	b := p.Masked().Addr().As4()
-	for i := p.Bits(); i < 32; i++ {
-		b[i/8] |= 0x80 >> (i % 8)
+// putBroadcast gives the resource the broadcast address that is written, once it has its
+// network. why is for the table; bad says why it is not used.
+func (a haAddress) putBroadcast(res *spec.Resource) (why string, bad finding) {
+	p, err := netip.ParsePrefix(res.Name)
+	if a.broadcast == "" || err != nil { // this host has no network for the address, which was said
+		return "", finding{}
 	}
-	return netip.AddrFrom4(b)
+	res.Broadcast = a.broadcast
+	what, allowed := res.CheckBroadcast()
+	switch {
+	case what != "":
+		res.Broadcast = ""
+		return "", finding{what: what, allowed: allowed, remedy: "name another, or none: it is not used"}
+	case res.Broadcast == spec.Highest(p).String():
+		res.Broadcast = ""
+		return "the broadcast address is the network's own", finding{}
+	}
+	return "", finding{}
 }
 
 // ipText shows an ip resource as the cluster file has it, on one line.
@@ -147,6 +158,9 @@ func ipText(r spec.Resource) string {
 	}
 	if r.Network {
 		keys = append(keys, `prefix = "network"`)
+	}
+	if r.Broadcast != "" {
+		keys = append(keys, fmt.Sprintf("broadcast = %q", r.Broadcast))
 	}
 	if r.Label != "" {
 		keys = append(keys, fmt.Sprintf("label = %q", r.Label))

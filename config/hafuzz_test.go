@@ -58,6 +58,7 @@ func FuzzHaCf(f *testing.F) {
 func FuzzHaResources(f *testing.F) {
 	f.Add([]byte("ken3 IPaddr::10.0.0.100/24/eth0 \\\n Filesystem::/dev/sda1::/data::ext4 httpd\n# x\nkathy 10.0.0.101\n"))
 	f.Add([]byte("ken3 135.9.216.3/28/eth0/135.9.216.12 httpd\nken3 IPv6addr::fd00::1/64\n"))
+	f.Add([]byte("ken3 10.0.0.100/24/10.0.0.12 IPaddr::10.0.0.101/24/eth0/10.0.255.255 IPaddr2::10.0.0.102/32/eth0/10.0.0.255\n"))
 	f.Add([]byte("ken3 10.0.0.1//A0:0\xe9\xe9\xe9\xe9")) // a label that no file could hold
 	f.Fuzz(func(t *testing.T, src []byte) {
 		r := &haReport{}

@@ -19,7 +19,7 @@ func TestHeartbeatImportIsTheSame(t *testing.T) {
 		"default": "bcast eth0\nnode ken3 kathy bill third\n",
 	} {
 		t.Run(what, func(t *testing.T) {
-			dir := haDir(t, map[string]string{"ha.cf": cf, "haresources": "ken3 IPaddr::10.0.0.100/24/eth0:0 httpd Filesystem::/dev/sdb1::/data::ext4\nken3 10.0.0.101 oldies ids MailTo::root@x::a\n"})
+			dir := haDir(t, map[string]string{"ha.cf": cf, "haresources": "ken3 IPaddr::10.0.0.100/24/eth0:0 httpd Filesystem::/dev/sdb1::/data::ext4\nken3 10.0.0.101/24/eth0/10.0.0.12 oldies ids MailTo::root@x::a\n"})
 			h := newHAFake("ken3")
 			hb, err := LoadHeartbeat(dir, h, HAOptions{})
 			if err != nil {

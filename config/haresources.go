@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -189,19 +190,17 @@ func (r *haReport) resource(file string, p haPart, h haServices, nets haNetworks
 		}
 		return spec.Resource{}, false
 	}
-	warn := func(f finding) { r.put(file, p.line, f, SeverityWarning) }
 	if a, ok := splitHaAddress(p.word); ok {
 		res, bad := a.resource()
 		if bad.what != "" {
 			return refuse(bad)
 		}
-		if a.broadcast != "" {
-			row.Why = "the broadcast address is the network's own"
-			if b, err := netip.ParsePrefix(res.Name); err != nil || b.Bits() >= 31 || broadcastOf(b).String() != a.broadcast {
-				warn(finding{what: fmt.Sprintf("%s has the broadcast address %s", quote(p.word), a.broadcast), allowed: "the address gets that of its network, the highest in it"})
-			}
-		}
 		nets.complete(r, file, p.line, &res)
+		why, bad := a.putBroadcast(&res)
+		if row.Why = cmp.Or(row.Why, why); bad.what != "" {
+			bad.what = quote(p.word) + " " + bad.what
+			r.put(file, p.line, bad, SeverityWarning)
+		}
 		row.To = ipText(res)
 		return res, true
 	}

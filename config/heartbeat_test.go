@@ -190,7 +190,12 @@ func TestHeartbeatAddresses(t *testing.T) {
 		"IPaddr::10.0.0.100/24/eth0:0":                 `resource "ip" "10.0.0.100/24" dev = "eth0", prefix = "network", label = "eth0:0"`,
 		"IPaddr::10.0.0.100/255.255.255.0/eth0":        `resource "ip" "10.0.0.100/24" dev = "eth0", prefix = "network"`,
 		"IPaddr2::10.0.1.100/32/eth1":                  `resource "ip" "10.0.1.100/32" dev = "eth1"`,
-		"135.9.216.3/28/eth0/135.9.216.12":             `resource "ip" "135.9.216.3/28" dev = "eth0", prefix = "network"`,
+		"135.9.216.3/28/eth0/135.9.216.12":             `resource "ip" "135.9.216.3/28" dev = "eth0", prefix = "network", broadcast = "135.9.216.12"`,
+		"135.9.216.3/28/135.9.216.12":                  `resource "ip" "135.9.216.3/28" prefix = "network", broadcast = "135.9.216.12"`,
+		"10.0.0.100//eth0/10.0.0.12":                   `resource "ip" "10.0.0.100/24" dev = "eth0", prefix = "network", broadcast = "10.0.0.12"`,
+		"10.0.0.100/24/10.0.255.255":                   `resource "ip" "10.0.0.100/24" prefix = "network", broadcast = "10.0.255.255"`,
+		"10.0.0.100/24/eth0/10.0.2.255":                `"10.0.0.100/24" has the broadcast address "10.0.2.255"`,
+		"IPaddr2::10.0.1.100/32/eth1/10.0.1.255":       `"10.0.1.100/32" has the broadcast address "10.0.1.255"`,
 		"135.9.216.110":                                `resource "ip" "135.9.216.110/22" prefix = "network"`,
 		"IPaddr::10.0.0.100//eth0":                     `resource "ip" "10.0.0.100/24" dev = "eth0", prefix = "network"`,
 		"IPaddr::10.0.0.100/24/":                       `resource "ip" "10.0.0.100/24" prefix = "network"`,
@@ -223,7 +228,11 @@ func TestHeartbeatAddresses(t *testing.T) {
 			got = bad.what
 		} else {
 			nets.complete(&haReport{}, "haresources", 1, &res)
-			got = ipText(res)
+			if _, bad := a.putBroadcast(&res); bad.what != "" {
+				got = quote(res.Name) + " " + bad.what
+			} else {
+				got = ipText(res)
+			}
 		}
 		if got != want {
 			t.Errorf("%s\n got %s\nwant %s", word, got, want)

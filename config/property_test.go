@@ -61,6 +61,9 @@ func resourceGen(g, i int) *rapid.Generator[spec.Resource] {
 			}
 			r.Dev = rapid.SampledFrom([]string{"", "eth0", "br-lan", "eth1.100", "${x}"}).Draw(t, "dev")
 			r.Network = strings.Contains(r.Name, "/") && rapid.Bool().Draw(t, "network")
+			if r.Network {
+				r.Broadcast = rapid.SampledFrom([]string{"", fmt.Sprintf("10.%d.%d.12", g, i), "255.255.255.255"}).Draw(t, "broadcast")
+			}
 			r.Source = rapid.Bool().Draw(t, "source")
 			r.Label = rapid.SampledFrom([]string{"", "eth0:web", "${x}"}).Draw(t, "label")
 			for range rapid.IntRange(0, 2).Draw(t, "routes") {

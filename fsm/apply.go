@@ -148,6 +148,9 @@ func (s *State) found(c *Found, at time.Time) Result {
 	for _, t := range c.Tokens {
 		s.putToken(t)
 	}
+	if need := (Command{Found: c}).Needs(); need > 1 {
+		s.Version = need // nothing older can read this entry
+	}
 	s.Voters = VoterList{Version: 1, Names: slices.Sorted(slices.Values(c.Voters))}
 	s.event(Event{Time: at, Kind: "founded", Text: fmt.Sprintf("cluster %s founded with %d nodes", c.Cluster, len(c.Nodes))})
 	if len(c.Groups) > 0 {

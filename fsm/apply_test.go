@@ -42,6 +42,7 @@ func every() map[string]struct {
 		"groups, warm":    {nil, groups(spec.Group{Name: "web", Resources: []spec.Resource{{Type: "exec", Name: "x", Concurrent: true}}})},
 		"groups, rules":   {nil, groups(spec.Group{Name: "web", With: "db", Apart: "x", After: "y", MaxPerNode: 2, Weight: 3, Resources: ips("", "10.0.0.100/24").Resources}, ips("db", "10.0.0.101/24"))},
 		"groups, hooks":   {nil, groups(spec.Group{Name: "web", OnAcquire: []string{"a", "b"}, OnRelease: []string{"c"}, OnProblem: []string{"d"}, Resources: []spec.Resource{{Type: "ip", Name: "10.0.0.100/24", OnAcquire: []string{"e"}, StartTimeout: time.Second}}})},
+		"groups, bcast":   {nil, groups(spec.Group{Name: "web", Resources: []spec.Resource{{Type: "ip", Name: "10.0.0.100/24", Network: true, Broadcast: "10.0.0.12"}}})},
 		"groups":          {nil, groups(ips("web", "10.0.0.100/24", "10.0.0.101/24"), ips("new", "10.0.0.102"))},
 		"groups, prefer":  {nil, groups(spec.Group{Name: "web", Prefer: []string{"b"}, Resources: ips("", "10.0.0.100/24").Resources})},
 		"standby":         {nil, fsm.Command{Standby: &fsm.Standby{Node: "a", On: true}}},

@@ -6,6 +6,8 @@ import (
 	"reflect"
 	"strconv"
 	"time"
+
+	"hanode/internal/spec"
 )
 
 // Nodes are upgraded one after the other, so that two versions run side by side. What
@@ -54,7 +56,8 @@ func (c Command) Needs() int {
 	if c.Upgrade != nil {
 		need = max(need, c.Upgrade.To)
 	}
-	if c.Register != nil && c.Register.Speaks > 0 {
+	if c.Register != nil && c.Register.Speaks > 0 ||
+		c.Found != nil && spec.OwnBroadcast(c.Found.Groups) || c.SetGroups != nil && spec.OwnBroadcast(c.SetGroups.Groups) {
 		need = max(need, 2)
 	}
 	return need
@@ -100,11 +103,12 @@ func (s *State) tooOld(name, version string, speaks int) string {
 var ErrNotYet = errors.New("not every node of the cluster understands that yet; upgrade them all (`hanode status` names those that are behind), then ask again")
 
 // Speakable is ErrNotYet for a command that not every member can read, as far as the
-// state knows. An upgrade is what changes that.
+// state knows. An upgrade is what changes that. A founding says what it needs: nobody has
+// spoken before.
 func (m *Machine) Speakable(c Command) error {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	if need, have := c.Needs(), m.st.Speaks(); c.Upgrade == nil && need > have {
+	if need, have := c.Needs(), m.st.Speaks(); c.Upgrade == nil && c.Found == nil && need > have {
 		return fmt.Errorf("it needs version %d, and the cluster speaks %d: %w", need, have, ErrNotYet)
 	}
 	return nil

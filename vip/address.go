@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+
+	"hanode/internal/spec"
 )
 
 // Address is one virtual address as it was asked for.
@@ -15,6 +17,8 @@ type Address struct {
 	// Network puts it on with Prefix's length, and for IPv4 the broadcast address;
 	// otherwise as /32 or /128.
 	Network bool
+	// Broadcast is that broadcast address where it is not the network's own; zero = it is.
+	Broadcast netip.Addr
 	// Source lets the kernel choose it as a source address.
 	Source bool
 	// Label is its IFA_LABEL, IPv4 only; "" = the device's name.
@@ -54,7 +58,7 @@ func Parse(text, dev string) (Address, error) {
 		return Address{}, fmt.Errorf("%s is link-local: say on which device with dev", a)
 	case a.Is4() && p.Bits() < 31 && a == p.Masked().Addr():
 		return Address{}, fmt.Errorf("%s is the network itself; give a host's address in it", text)
-	case a.Is4() && p.Bits() < 31 && a == broadcast(p):
+	case a.Is4() && p.Bits() < 31 && a == spec.Highest(p):
 		return Address{}, fmt.Errorf("%s is the broadcast address of its network", text)
 	}
 	if err := checkDevice(dev); err != nil {
@@ -63,12 +67,16 @@ func Parse(text, dev string) (Address, error) {
 	return Address{Addr: a, Prefix: p, Dev: dev}, nil
 }
 
-func broadcast(p netip.Prefix) netip.Addr {
-	b := p.Addr().As4()
-	for i := p.Bits(); i < 32; i++ {
-		b[i/8] |= 1 << (7 - i%8)
+// broadcast is what the device sends to as a broadcast because of the address; zero =
+// nothing.
+func (a Address) broadcast() netip.Addr {
+	switch {
+	case !a.Network || !a.Addr.Is4() || a.Prefix.Bits() > 30:
+		return netip.Addr{}
+	case a.Broadcast.IsValid():
+		return a.Broadcast
 	}
-	return netip.AddrFrom4(b)
+	return spec.Highest(a.Prefix)
 }
 
 // checkDevice applies the kernel's rule for names.

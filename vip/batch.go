@@ -27,8 +27,8 @@ func put(index int, a Address, life uint32, flags int) message {
 		binary.NativeEndian.PutUint32(f, unix.IFA_F_NODAD)
 	}
 	req.AddData(nl.NewRtAttr(unix.IFA_FLAGS, f))
-	if a.Network && a.Addr.Is4() && a.Prefix.Bits() < 31 {
-		req.AddData(nl.NewRtAttr(unix.IFA_BROADCAST, broadcast(a.Prefix).AsSlice()))
+	if b := a.broadcast(); b.IsValid() {
+		req.AddData(nl.NewRtAttr(unix.IFA_BROADCAST, b.AsSlice()))
 	}
 	if a.Label != "" {
 		req.AddData(nl.NewRtAttr(unix.IFA_LABEL, append([]byte(a.Label), 0)))

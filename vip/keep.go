@@ -189,10 +189,19 @@ type adding struct {
 	place
 }
 
-// add puts addresses on their devices and keeps them there.
+// add puts addresses on their devices and keeps them there. One that is there in
+// another form goes first: the kernel changes no more than the lifetime of what is there.
 func (k *keeper) add(list []adding) []error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	var other []place
+	for _, x := range list {
+		if was := k.kept[x.Addr]; was != nil && !was.off && was.index == x.index && !was.addr.standsAs(x.Address) {
+			other = append(other, was.place())
+			was.off = true
+		}
+	}
+	k.send(takeOffAll(other...)...)
 	now, end := k.lease()
 	msgs, lives := make([]message, len(list)), make([]uint32, len(list))
 	for i, x := range list {

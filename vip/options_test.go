@@ -51,6 +51,7 @@ func TestAddressWithOptions(t *testing.T) {
 		of(t, spec.Resource{Name: "10.9.0.100/24", Dev: "eth0", Network: true, Label: "eth0:web"}),
 		of(t, spec.Resource{Name: "fd09::100/64", Dev: "eth0", Network: true, Source: true}),
 		of(t, spec.Resource{Name: "10.9.0.101/24", Source: true}),
+		of(t, spec.Resource{Name: "10.9.0.102/24", Network: true, Broadcast: "10.9.0.12"}),
 	}
 	must(t, k.Prepare(all))
 	must(t, k.Renew(in(20*time.Second)))
@@ -69,6 +70,10 @@ func TestAddressWithOptions(t *testing.T) {
 		}
 		a = l.host.find(t, all[2].Addr)
 		if a == nil || a.IPNet.String() != "10.9.0.101/32" || a.PreferedLft == 0 {
+			t.Errorf("%s: %+v", when, a)
+		}
+		a = l.host.find(t, all[3].Addr)
+		if a == nil || a.IPNet.String() != "10.9.0.102/24" || !a.Broadcast.Equal(net.IPv4(10, 9, 0, 12)) {
 			t.Errorf("%s: %+v", when, a)
 		}
 	}
@@ -93,6 +98,47 @@ func TestAddressWithOptions(t *testing.T) {
 	must(t, err)
 	if diff := cmp.Diff(before, l.host.snapshot(t)); diff != "" {
 		t.Errorf("addresses that are not ours changed: %s", diff)
+	}
+}
+
+// What an address has besides its lifetime changes where it is, as when a group takes
+// it over from another on one host.
+func TestAddressInAnotherForm(t *testing.T) {
+	l := newLab(t)
+	before := l.host.snapshot(t)
+	k := l.host.open(t, options(modes()[0], t.TempDir()))
+	forms := []struct {
+		spec.Resource
+		on string
+	}{
+		{spec.Resource{Name: "10.9.0.100/24", Network: true}, "10.9.0.100/24 10.9.0.255 eth0"},
+		{spec.Resource{Name: "10.9.0.100/24", Network: true, Broadcast: "10.9.0.12"}, "10.9.0.100/24 10.9.0.12 eth0"},
+		{spec.Resource{Name: "10.9.0.100/24", Network: true, Broadcast: "10.9.0.12"}, "10.9.0.100/24 10.9.0.12 eth0"},
+		{spec.Resource{Name: "10.9.0.100/24", Network: true, Label: "eth0:web"}, "10.9.0.100/24 10.9.0.255 eth0:web"},
+		{spec.Resource{Name: "10.9.0.100/24"}, "10.9.0.100/32 <nil> eth0"},
+	}
+	must(t, k.Renew(in(20*time.Second)))
+	for _, f := range forms {
+		a := of(t, f.Resource)
+		must(t, k.Prepare([]Address{a}))
+		must(t, k.Add(a))
+		var on []string
+		l.host.link(t, "eth0", func(dev netlink.Link) error {
+			list, err := netlink.AddrList(dev, netlink.FAMILY_V4)
+			for _, x := range list {
+				if x.IP.Equal(net.IPv4(10, 9, 0, 100)) {
+					on = append(on, fmt.Sprintf("%s %v %s", x.IPNet, x.Broadcast, x.Label))
+				}
+			}
+			return err
+		})
+		if !slices.Equal(on, []string{f.on}) {
+			t.Errorf("%q, not %q", on, f.on)
+		}
+	}
+	must(t, k.Del(of(t, forms[0].Resource)))
+	if diff := cmp.Diff(before, l.host.snapshot(t)); diff != "" {
+		t.Errorf("something is left: %s", diff)
 	}
 }
 

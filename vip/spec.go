@@ -58,7 +58,13 @@ func Of(r spec.Resource) (Address, error) {
 	if what, allowed := r.CheckIP(); what != "" {
 		return a, fmt.Errorf("%s %s; %s", r.Name, what, allowed)
 	}
+	if what, allowed := r.CheckBroadcast(); what != "" {
+		return a, fmt.Errorf("%s %s; %s", r.Name, what, allowed)
+	}
 	a.Network, a.Source, a.Label = r.Network, r.Source, r.Label
+	if r.Broadcast != "" {
+		a.Broadcast = netip.MustParseAddr(r.Broadcast)
+	}
 	var with routing
 	for _, x := range r.Routes {
 		out := Route{To: netip.MustParsePrefix(x.To), Table: x.Table, Metric: x.Metric}
@@ -84,4 +90,9 @@ func (a Address) onDevice() netip.Prefix {
 		return a.Prefix
 	}
 	return netip.PrefixFrom(a.Addr, a.Addr.BitLen())
+}
+
+// standsAs reports whether the kernel shows a as it shows b, but for its lifetime.
+func (a Address) standsAs(b Address) bool {
+	return a.onDevice() == b.onDevice() && a.broadcast() == b.broadcast() && a.Label == b.Label
 }

@@ -16,11 +16,7 @@ const (
 // CheckIP says what is wrong with the options of an ip resource whose address is sound;
 // "" = nothing. It says what is allowed as well.
 func (r Resource) CheckIP() (what, allowed string) {
-	p, err := netip.ParsePrefix(r.Name)
-	if err != nil {
-		a, _ := netip.ParseAddr(r.Name)
-		p = netip.PrefixFrom(a, a.BitLen())
-	}
+	p := r.prefix()
 	switch {
 	case r.Network && p.IsSingleIP():
 		return `has prefix = "network" and no network`, "write its prefix length: 10.0.0.100/24"
@@ -57,6 +53,63 @@ func (r Resource) CheckIP() (what, allowed string) {
 		}
 	}
 	return "", ""
+}
+
+// prefix is the address of an ip resource with the network that is written.
+func (r Resource) prefix() netip.Prefix {
+	p, err := netip.ParsePrefix(r.Name)
+	if err != nil {
+		a, _ := netip.ParseAddr(r.Name)
+		p = netip.PrefixFrom(a, a.BitLen())
+	}
+	return p
+}
+
+// CheckBroadcast says what is wrong with the broadcast address of an ip resource whose
+// address is sound, and what is allowed; "" = nothing. The host sends to that address
+// as a broadcast, so it must not be one that some host may have by itself: it is one of
+// the network, or the highest of a wider one that contains it.
+func (r Resource) CheckBroadcast() (what, allowed string) {
+	if r.Broadcast == "" {
+		return "", ""
+	}
+	p := r.prefix()
+	b, err := netip.ParseAddr(r.Broadcast)
+	switch what = fmt.Sprintf("has the broadcast address %q", r.Broadcast); {
+	case p.Addr().Is6():
+		return what, "only an IPv4 address takes one"
+	case !r.Network:
+		return what, `it takes one only with prefix = "network"; a /32 has no network`
+	case p.Bits() > maxBroadcast:
+		return what, fmt.Sprintf("a network of %d addresses has none; remove it", 1<<(32-p.Bits()))
+	case err != nil || !b.Is4() || !p.Contains(b) && !isHighest(b, p):
+		return what, fmt.Sprintf("it takes one of %s, such as %s, or the highest of a wider network", p.Masked(), Highest(p))
+	case b == p.Addr():
+		return what, "that is the address itself"
+	}
+	return "", ""
+}
+
+// maxBroadcast is the longest prefix of a network with a broadcast address.
+const maxBroadcast = 30
+
+// Highest is the highest address of an IPv4 network: its own broadcast address.
+func Highest(p netip.Prefix) netip.Addr {
+	b := p.Addr().As4()
+	for i := p.Bits(); i < 32; i++ {
+		b[i/8] |= 0x80 >> (i % 8)
+	}
+	return netip.AddrFrom4(b)
+}
+
+// isHighest reports whether b is the highest address of a network that contains p.
+func isHighest(b netip.Addr, p netip.Prefix) bool {
+	for bits := range p.Bits() {
+		if b == Highest(netip.PrefixFrom(p.Addr(), bits)) {
+			return true
+		}
+	}
+	return false
 }
 
 func checkNetwork(of netip.Addr, subject, text string) (what, allowed string) {

@@ -35,3 +35,35 @@ func TestCheckIP(t *testing.T) {
 		}
 	}
 }
+
+func TestCheckBroadcast(t *testing.T) {
+	of := func(name, broadcast string) Resource {
+		return Resource{Name: name, Network: true, Broadcast: broadcast}
+	}
+	for _, c := range []struct {
+		r    Resource
+		want string // "" = nothing is wrong
+	}{
+		{Resource{Name: "10.0.0.100"}, ""},
+		{of("10.0.0.100/24", ""), ""},
+		{of("10.0.0.100/24", "10.0.0.255"), ""},
+		{of("10.0.0.100/24", "10.0.0.0"), ""}, // as old BSDs had it
+		{of("135.9.216.3/28", "135.9.216.12"), ""},
+		{of("10.0.0.100/24", "10.0.3.255"), ""}, // of 10.0.0.0/22
+		{of("10.0.0.100/24", "255.255.255.255"), ""},
+		{of("10.0.0.100/24", "10.0.2.255"), "10.0.0.0/24, such as 10.0.0.255, or the highest of a wider network"},
+		{of("10.0.0.100/24", "10.0.1.7"), "10.0.0.255"},
+		{of("10.0.0.100/24", "10.0.0.100"), "the address itself"},
+		{of("10.0.0.100/24", "10.0.0.x"), "such as"},
+		{of("10.0.0.100/24", "fd00::1"), "such as"},
+		{of("10.0.0.100/24", "::ffff:10.0.0.255"), "such as"},
+		{of("10.0.0.100/31", "10.0.0.101"), "a network of 2 addresses has none"},
+		{of("fd00::1/64", "10.0.0.255"), "only an IPv4 address"},
+		{Resource{Name: "10.0.0.100/24", Broadcast: "10.0.0.12"}, `prefix = "network"`},
+	} {
+		what, allowed := c.r.CheckBroadcast()
+		if (c.want == "") != (what == "") || !strings.Contains(what+"; "+allowed, c.want) {
+			t.Errorf("%+v: %q, %q, want %q", c.r, what, allowed, c.want)
+		}
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 )
@@ -208,6 +209,9 @@ type Resource struct {
 	// Network puts the address on with the prefix length of its network, and its
 	// broadcast address; otherwise it is a /32 or /128.
 	Network bool `json:"network,omitempty"`
+	// Broadcast is its broadcast address where that is not the network's own; "" = it is.
+	// Version 2 of what nodes say to each other.
+	Broadcast string `json:"broadcast,omitempty"`
 	// Source lets the host choose it as the source of what it sends.
 	Source bool `json:"source,omitempty"`
 	// Label names it on the device for old programs; IPv4 only.
@@ -233,6 +237,14 @@ type Resource struct {
 	Within   time.Duration `json:"within,omitempty"`
 	// Concurrent: it runs on every node that may own the group, all the time.
 	Concurrent bool `json:"concurrent,omitempty"`
+}
+
+// OwnBroadcast reports whether a group has a broadcast address of its own, which only
+// version 2 of what nodes say to each other has a place for.
+func OwnBroadcast(groups []Group) bool {
+	return slices.ContainsFunc(groups, func(g Group) bool {
+		return slices.ContainsFunc(g.Resources, func(r Resource) bool { return r.Broadcast != "" })
+	})
 }
 
 // Route is a route through the device of an ip resource.

@@ -3,9 +3,12 @@ package e2e
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/vishvananda/netlink"
 
 	"hanode/api"
 	"hanode/test/livelab"
@@ -51,13 +54,30 @@ const haGroups = `group "10.77.0.100" {
 
 // Heartbeat's files as they are: the story that people know from it.
 func TestHeartbeatFiles(t *testing.T) {
-	x := form(t, livelab.Options{HADir: haFiles(t), Groups: haGroups, Names: []string{"primary", "secondary", "arbiter"}})
+	dir := haFiles(t)
+	if err := os.WriteFile(filepath.Join(dir, "haresources"), []byte("primary IPaddr::10.77.0.100/24/eth1/10.77.0.12\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	x := form(t, livelab.Options{HADir: dir, Groups: haGroups, Names: []string{"primary", "secondary", "arbiter"}})
 	x.holds("primary")
 
 	out, _ := x.hanode("secondary", 0, "export")
-	if out != haGroups && !strings.Contains(out, `prefix = "network"`) {
+	if !strings.Contains(out, `"network"`) || !strings.Contains(out, `broadcast = "10.77.0.12"`) {
 		t.Errorf("the cluster runs\n%s", out)
 	}
+	x.do(x.Get("primary").Do(func() error {
+		dev, err := netlink.LinkByName("eth1")
+		if err != nil {
+			return err
+		}
+		list, err := netlink.AddrList(dev, netlink.FAMILY_V4)
+		if !slices.ContainsFunc(list, func(a netlink.Addr) bool {
+			return a.IPNet.String() == "10.77.0.100/24" && a.Broadcast.String() == "10.77.0.12"
+		}) {
+			t.Errorf("eth1 has %v", list)
+		}
+		return err
+	}))
 
 	// An orderly stop hands over, and the return fails back.
 	p := x.Get("primary")
@@ -77,7 +97,7 @@ func TestHeartbeatFiles(t *testing.T) {
 
 	// The file is edited on one host: the cluster goes on, and says so.
 	s := x.Get("secondary")
-	x.do(os.WriteFile(filepath.Join(s.HAFiles(), "haresources"), []byte("primary IPaddr::10.77.0.100/24/eth1\nsecondary 10.77.0.101/24/eth1\n"), 0o600))
+	x.do(os.WriteFile(filepath.Join(s.HAFiles(), "haresources"), []byte("primary IPaddr::10.77.0.100/24/eth1/10.77.0.12\nsecondary 10.77.0.101/24/eth1\n"), 0o600))
 	x.do(s.Restart(os.Interrupt, 20*time.Second))
 	x.says("secondary", "secondary: haresources (", 0)
 	x.says("primary", "haresources is not the same on all hosts: arbiter ", 0)
