@@ -86,9 +86,14 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// stranger is the other process of TestOtherUsers.
+// stranger is the other process of TestOtherUsers: it sees, and then changes something.
 func stranger(path string) (exit int) {
-	_, err := Dial(path).Version(context.Background())
+	c := Dial(path)
+	_, err := c.Version(context.Background())
+	if err == nil {
+		fmt.Println("it sees")
+		err = c.Maintenance(context.Background(), true)
+	}
 	if e, ok := errors.AsType[*Error](err); ok {
 		fmt.Printf("refused %s: %s; %s\n", e.Code, e.Message, e.Fix)
 	} else if err != nil {
@@ -120,28 +125,33 @@ func TestOtherUsers(t *testing.T) {
 		t.Fatal(err)
 	}
 	const uid, gid = 54321, 54322
-	path := filepath.Join(dir, "s")
-	s, err := Listen(path, false, quiet())
-	if err != nil {
-		t.Fatal(err)
+	path, open := filepath.Join(dir, "s"), filepath.Join(dir, "open")
+	for name, read := range map[string]bool{path: false, open: true} {
+		s, err := Listen(name, read, quiet())
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.policy.gid = gid
+		run(t, func(ctx context.Context) error { return s.Serve(ctx, &countingBackend{}, quiet()) })
 	}
-	s.policy.gid = gid
-	run(t, func(ctx context.Context) error { return s.Serve(ctx, &countingBackend{}, quiet()) })
 	if err := os.Chmod(path, 0o666); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []struct {
-		name string
-		cred syscall.Credential
-		want string // in the output; "" = let in
+		name   string
+		socket string
+		cred   syscall.Credential
+		want   string // in the output; "" = let in
 	}{
-		{"stranger", syscall.Credential{Uid: uid, Gid: uid}, "may not operate this node"},
-		{"primary group", syscall.Credential{Uid: uid, Gid: gid}, ""},
-		{"supplementary group", syscall.Credential{Uid: uid, Gid: uid, Groups: []uint32{1, gid}}, ""},
-		{"root", syscall.Credential{}, ""},
+		{"stranger", path, syscall.Credential{Uid: uid, Gid: uid}, "may not operate this node"},
+		{"primary group", path, syscall.Credential{Uid: uid, Gid: gid}, ""},
+		{"supplementary group", path, syscall.Credential{Uid: uid, Gid: uid, Groups: []uint32{1, gid}}, ""},
+		{"root", path, syscall.Credential{}, ""},
+		{"stranger, where all may see", open, syscall.Credential{Uid: uid, Gid: uid}, "has the role read here, and this takes operate"},
+		{"group, where all may see", open, syscall.Credential{Uid: uid, Gid: gid}, ""},
 	} {
 		cmd := exec.CommandContext(t.Context(), exe)
-		cmd.Env = append(os.Environ(), strangerSocket+"="+path, "GOCOVERDIR=")
+		cmd.Env = append(os.Environ(), strangerSocket+"="+c.socket, "GOCOVERDIR=")
 		cmd.Dir = "/"
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &c.cred}
 		out, err := cmd.CombinedOutput()
@@ -150,6 +160,9 @@ func TestOtherUsers(t *testing.T) {
 			t.Errorf("%s: %v\n%s", c.name, err, out)
 		case c.want != "" && (err == nil || !strings.Contains(string(out), c.want) || !strings.Contains(string(out), "group hanode")):
 			t.Errorf("%s: %v\n%s", c.name, err, out)
+		}
+		if sees := c.want == "" || c.socket == open; strings.Contains(string(out), "it sees") != sees {
+			t.Errorf("%s: sees %v\n%s", c.name, !sees, out)
 		}
 	}
 	if err := os.Chmod(path, 0o660); err != nil {
