@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"math/rand/v2"
 	"net"
 	"slices"
 	"time"
@@ -243,6 +244,29 @@ func (c *chaos) stepVoters(list []string) bool {
 	var version uint64
 	a.machine.View(func(s *fsm.State) { version = s.Voters.Version })
 	return version > st.Voters.Version
+}
+
+// rotateKey changes the cluster's key in some of the runs, in the middle of everything.
+// Once all is over unwell wants one key on all nodes, the new one or the old. It draws by
+// itself, so that the seeds of old runs still give the same faults.
+func (c *chaos) rotateKey(rng *rand.Rand, length time.Duration) {
+	if rng.IntN(4) > 0 || !c.sleep(span(rng, 2*time.Second, length-time.Second)) {
+		return
+	}
+	who := c.pick(someone(rng))
+	a, _ := who.running()
+	if a == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_, err := a.RotateKey(ctx, api.RotateKeyRequest{})
+	c.note("key rotation, asked of %s: %v", who.name, err)
+	took := 0
+	if err == nil {
+		took = 1
+	}
+	c.tally.add("key rotation", 1, took)
 }
 
 // leave ends a node's membership while four or more are left. It may come back by

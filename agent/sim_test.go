@@ -3,6 +3,7 @@ package agent
 import (
 	"flag"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -115,6 +116,7 @@ func (s *simRun) run(t *testing.T) {
 	busy.Go(func() { o.work(c.ended) })
 	busy.Go(func() { o.readOn(rand.New(rand.NewPCG(s.seed, 3)), c.ended) })
 	busy.Go(func() { s.supervise(l, c.ended) })
+	busy.Go(func() { c.rotateKey(rand.New(rand.NewPCG(s.seed, 5)), length) })
 	if s.two {
 		busy.Go(func() { s.confirmOff(l, rand.New(rand.NewPCG(s.seed, 4)), c.ended) })
 	}
@@ -277,6 +279,18 @@ func (l *lab) unwell(done uint64) string {
 	}
 	if _, last := l.ledger.position(); first.Index < max(last, done) {
 		return fmt.Sprintf("entries up to %d were applied once, but all are at %d", last, first.Index)
+	}
+	if first.Rotation != nil {
+		return fmt.Sprintf("the key is still being changed: %+v", first.Rotation)
+	}
+	keys := map[string]bool{}
+	for _, name := range first.NodeNames() {
+		if !l.hosts[name].outside() {
+			keys[strings.Join(l.hosts[name].keysOf(), " ")] = true
+		}
+	}
+	if len(keys) != 1 || strings.Contains(slices.Collect(maps.Keys(keys))[0], " ") {
+		return fmt.Sprintf("not one key on all nodes: %q", slices.Sorted(maps.Keys(keys)))
 	}
 	used := map[string]bool{}
 	for _, name := range first.GroupNames() {
