@@ -27,8 +27,8 @@ const (
 type ways struct {
 	due      bool // it exchanges beats with this node, so that silence says something
 	heard    bool // a datagram came lately, on any link
-	refused  bool // gossip could not dial it when it last tried
 	answered bool // it took a connection on the port of calls
+	refused  bool // and is there by both, but gossip cannot dial it
 }
 
 // missing names the port without which it would be so, and how many looks in a row
@@ -108,12 +108,13 @@ func (a *Agent) waysTo(ctx context.Context, nodes []string) map[string]ways {
 	for _, node := range nodes {
 		wg.Go(func() {
 			w := ways{
-				due:     slices.Contains(voters, node) || slices.Contains(voters, a.cfg.Name),
-				refused: a.gossip.Refused(node), answered: a.connects(ctx, node),
+				due:      slices.Contains(voters, node) || slices.Contains(voters, a.cfg.Name),
+				answered: a.connects(ctx, node),
 			}
 			for _, l := range a.gossip.Links(node) {
 				w.heard = w.heard || l.Up
 			}
+			w.refused = w.heard && w.answered && a.gossip.Refused(node)
 			mu.Lock()
 			defer mu.Unlock()
 			out[node] = w

@@ -33,6 +33,7 @@ func TestBlockedPortIsNamed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLab(t, fast, "primary", "secondary", "arbiter")
 		defer l.close()
+		const port = 7694 // of the lab
 		says := func(on, want string) func() bool {
 			return func() bool {
 				a, _ := l.hosts[on].running()
@@ -55,6 +56,12 @@ func TestBlockedPortIsNamed(t *testing.T) {
 		l.net.CutStreams("secondary", true)
 		l.until("TCP is named", 30*time.Second, says("primary", "secondary is unreachable by TCP port"))
 		l.net.CutStreams("secondary", false)
+		l.until("and forgotten", 20*time.Second, says("primary", ""))
+
+		// One host's firewall: the others are dialled by it, so gossip sees all of them.
+		l.net.ShutPort("secondary", port, true)
+		l.until("the stream of gossip is named", time.Minute, says("primary", "secondary is unreachable by TCP port 7694 though its beats arrive: open TCP 7694"))
+		l.net.ShutPort("secondary", port, false)
 		l.until("and forgotten", 20*time.Second, says("primary", ""))
 
 		l.net.SetDrop(func(from, to string, _ []byte) bool { return from == "arbiter" && to == "primary" })

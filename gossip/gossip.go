@@ -238,15 +238,8 @@ func (g *Gossip) joinMissing() {
 		if seen[name] || name == g.cfg.Name {
 			continue
 		}
-		addrs := g.dir.get(name).to()
-		i := slices.IndexFunc(addrs, netip.Addr.IsValid)
-		if i < 0 {
-			continue
-		}
-		// The name decides: the transport tries every link, whatever the address says.
-		to := name + "/" + netip.AddrPortFrom(addrs[i], uint16(g.cfg.Port)).String()
 		dials.Go(func() {
-			if _, err := g.ml.Join([]string{to}); err != nil {
+			if err := g.join(name); err != nil {
 				g.cfg.Log.Debug("gossip cannot reach a member yet", "node", name, "err", err)
 				g.mu.Lock()
 				refused[name] = true
@@ -260,8 +253,25 @@ func (g *Gossip) joinMissing() {
 	g.mu.Unlock()
 }
 
-// Refused reports that gossip could not dial the node's port by TCP when it last tried.
+// join exchanges what is known of all members with a node, by TCP. A node of which no
+// address is known: success.
+func (g *Gossip) join(name string) error {
+	addrs := g.dir.get(name).to()
+	i := slices.IndexFunc(addrs, netip.Addr.IsValid)
+	if i < 0 {
+		return nil
+	}
+	// The name decides: the transport tries every link, whatever the address says.
+	_, err := g.ml.Join([]string{name + "/" + netip.AddrPortFrom(addrs[i], uint16(g.cfg.Port)).String()})
+	return err
+}
+
+// Refused reports that gossip cannot dial the node's port by TCP: one that it does not see
+// when it last tried, another one now, for up to dialTimeout.
 func (g *Gossip) Refused(name string) bool {
+	if g.Seen()[name] {
+		return g.join(name) != nil
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.refused[name]

@@ -150,7 +150,7 @@ func (h *Host) sleep(ctx context.Context, d time.Duration) error {
 func (h *Host) request(link int, to netip.AddrPort) (time.Duration, bool) {
 	h.n.mu.Lock()
 	defer h.n.mu.Unlock()
-	dst, v := h.n.findStream(h, link, to.Addr())
+	dst, v := h.n.findPort(h, link, to)
 	if v != passes {
 		return 0, false
 	}
@@ -177,7 +177,7 @@ func (h *Host) connect(link int, to netip.AddrPort) (*conn, time.Duration, error
 		return nil, 10 * time.Millisecond, nil
 	}
 	own := h.links[link].Addr
-	dst, v := n.findStream(h, link, to.Addr())
+	dst, v := n.findPort(h, link, to)
 	if v != passes || !own.IsValid() {
 		return nil, synWait, nil
 	}

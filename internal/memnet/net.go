@@ -39,6 +39,7 @@ type Net struct {
 	addrs  map[netip.Addr]place
 	cuts   map[route]bool
 	deaf   map[string]bool // hosts whose streams stall
+	shut   map[port]bool   // ports that a firewall hides
 	flows  map[route]*flow
 	loss   float64
 	dup    float64
@@ -52,6 +53,12 @@ type Net struct {
 // route is one direction of one link: sender, receiver, device at the sender.
 // In a cut an empty field stands for any.
 type route struct{ from, to, link string }
+
+// port is a TCP port of a host.
+type port struct {
+	host string
+	port int
+}
 
 // flow is one direction of one link.
 type flow struct {
@@ -71,7 +78,7 @@ type place struct {
 func New(seed uint64) *Net {
 	return &Net{
 		seed: seed, hosts: map[string]*Host{}, addrs: map[netip.Addr]place{},
-		cuts: map[route]bool{}, deaf: map[string]bool{}, flows: map[route]*flow{},
+		cuts: map[route]bool{}, deaf: map[string]bool{}, shut: map[port]bool{}, flows: map[route]*flow{},
 		delay: func(*rand.Rand) time.Duration { return defaultDelay },
 	}
 }
@@ -127,6 +134,12 @@ func (n *Net) Cut(from, to, link string, cut bool) {
 // lets them go on; its datagrams pass.
 func (n *Net) CutStreams(host string, cut bool) {
 	n.set(func() { n.deaf[host] = cut })
+}
+
+// ShutPort loses the requests for connections to a TCP port of a host, as a firewall on
+// it does, or lets them pass; connections that are there go on.
+func (n *Net) ShutPort(host string, number int, shut bool) {
+	n.set(func() { n.shut[port{host, number}] = shut })
 }
 
 // SetLoss drops each datagram with chance p (0 to 1) and makes each stream
@@ -204,6 +217,7 @@ func (n *Net) Heal() {
 	defer n.mu.Unlock()
 	clear(n.cuts)
 	clear(n.deaf)
+	clear(n.shut)
 	n.loss, n.dup, n.late, n.drop = 0, 0, 0, nil
 	n.delay = func(*rand.Rand) time.Duration { return defaultDelay }
 }
@@ -280,6 +294,15 @@ func (n *Net) find(h *Host, link int, addr netip.Addr) (place, verdict) {
 func (n *Net) findStream(h *Host, link int, addr netip.Addr) (place, verdict) {
 	p, v := n.find(h, link, addr)
 	if v == passes && p.host != h && (n.deaf[h.name] || n.deaf[p.host.name]) {
+		v = isCut
+	}
+	return p, v
+}
+
+// findPort is findStream for a new one. Holds n.mu.
+func (n *Net) findPort(h *Host, link int, to netip.AddrPort) (place, verdict) {
+	p, v := n.findStream(h, link, to.Addr())
+	if v == passes && p.host != h && n.shut[port{p.host.name, int(to.Port())}] {
 		v = isCut
 	}
 	return p, v

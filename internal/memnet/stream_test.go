@@ -105,6 +105,39 @@ func TestCutStreams(t *testing.T) {
 	})
 }
 
+func TestShutPort(t *testing.T) {
+	bubble(t, 2, func(t *testing.T, n *Net, h []*Host) {
+		c, s := pair(t, h)
+		to := s.LocalAddr().(*net.TCPAddr).AddrPort()
+		dial := func() error {
+			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+			defer cancel()
+			c, err := h[1].Dial(ctx, "eth0", to)
+			if err == nil {
+				c.Close()
+			}
+			return err
+		}
+		n.ShutPort("h1", int(to.Port()), true)
+		n.ShutPort("h2", int(to.Port())+1, true)
+		if err := dial(); err != nil {
+			t.Error("with other ports shut:", err)
+		}
+		n.ShutPort("h2", int(to.Port()), true)
+		if err := dial(); !errors.Is(err, context.DeadlineExceeded) {
+			t.Error("to a port that is shut:", err)
+		}
+		c.Write([]byte("hello"))
+		if _, err := io.ReadFull(s, make([]byte, 5)); err != nil {
+			t.Error("a stream that was there:", err)
+		}
+		n.ShutPort("h2", int(to.Port()), false)
+		if err := dial(); err != nil {
+			t.Error("opened again:", err)
+		}
+	})
+}
+
 func TestStreamEnds(t *testing.T) {
 	bubble(t, 2, func(t *testing.T, n *Net, h []*Host) {
 		c, s := pair(t, h)
