@@ -269,7 +269,7 @@ func (g *Gossip) join(name string) error {
 // Refused reports that gossip cannot dial the node's port by TCP: one that it does not see
 // when it last tried, another one now, for up to dialTimeout.
 func (g *Gossip) Refused(name string) bool {
-	if g.Seen()[name] {
+	if slices.ContainsFunc(g.ml.Members(), func(m *memberlist.Node) bool { return m.Name == name }) {
 		return g.join(name) != nil
 	}
 	g.mu.Lock()
