@@ -44,7 +44,7 @@ func parseHaAuth(r *haReport, file string, src []byte, crcToo bool) haAuth {
 	auth, authLine := -1, 0
 	methods := map[int]haMethod{}
 	var order []int
-	n := 0
+	n, known := 0, false // the active key is there, the wrong way round
 	for text := range strings.Lines(string(src)) {
 		n++
 		text = strings.Trim(text, haBlanks)
@@ -75,7 +75,9 @@ func parseHaAuth(r *haReport, file string, src []byte, crcToo bool) haAuth {
 			r.lines[row].Text = "auth " + strings.Join(words[1:min(2, len(words))], "")
 			r.lines[row].Answer, r.lines[row].To = keepUnless(r.lines[row], AnswerKept), "the first key is the active one"
 		case !isIndex || index >= maxAuth:
-			bad(swapped(words))
+			f, turned := swapped(words)
+			bad(f)
+			known = known || turned >= 0 && turned == auth
 		default:
 			m, f := authMethod(words, text, n)
 			r.lines[row].Text = words[0]
@@ -94,6 +96,9 @@ func parseHaAuth(r *haReport, file string, src []byte, crcToo bool) haAuth {
 			order = append(order, index)
 			r.authRow(file, n, row, m, index == auth)
 		}
+	}
+	if known { // and refused: which key it is was said
+		return out
 	}
 	r.chooseKeys(&out, file, auth, authLine, methods, order, crcToo)
 	return out
@@ -135,9 +140,10 @@ func authMethod(words []string, text string, n int) (haMethod, finding) {
 	return m, finding{}
 }
 
-// swapped answers a line that begins with no index; "crc 2" is one the wrong way round.
-func swapped(words []string) finding {
-	f := finding{what: "the line begins with no index", allowed: fmt.Sprintf("it takes INDEX METHOD KEY, an index being 0 to %d", maxAuth-1)}
+// swapped answers a line that begins with no index; "crc 2" is one the wrong way round,
+// whose index is returned, or -1.
+func swapped(words []string) (f finding, index int) {
+	f = finding{what: "the line begins with no index", allowed: fmt.Sprintf("it takes INDEX METHOD KEY, an index being 0 to %d", maxAuth-1)}
 	if len(words) > 1 && knownMethod(words[0]) {
 		if n, ok := wholeNumber(words[1]); ok && n < maxAuth {
 			f.what = fmt.Sprintf("index and method of %s %d are the wrong way round", words[0], n)
@@ -145,9 +151,10 @@ func swapped(words []string) finding {
 			if words[0] != "crc" {
 				f.remedy += " KEY"
 			}
+			return f, n
 		}
 	}
-	return f
+	return f, -1
 }
 
 // authRow is the answer to a key.

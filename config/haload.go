@@ -41,6 +41,14 @@ type HAOptions struct {
 func LoadHeartbeat(dir string, h HAHost, o HAOptions) (*Heartbeat, error) {
 	r := &haReport{}
 	out := &Heartbeat{Dir: dir}
+	if info, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) || err == nil && !info.IsDir() {
+		f := finding{what: "there is no such folder", allowed: "Heartbeat's is " + DefaultHADir}
+		if err == nil {
+			f = finding{what: "it is a file", allowed: "--ha-dir takes the folder of ha.cf, haresources and authkeys", remedy: "name " + filepath.Dir(dir)}
+		}
+		r.put(dir, 0, f, SeverityError)
+		return out, r.diags.err()
+	}
 	cfFile, cfSrc := r.read(dir, "ha.cf", "ha.conf")
 	var cf *haCf
 	if cfSrc != nil {

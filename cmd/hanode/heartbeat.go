@@ -74,28 +74,36 @@ func validateHeartbeat(h haDir, skipHost bool) *validation {
 			d.Severity = config.SeverityWarning
 			v.Findings = append(v.Findings, d)
 		}
+		v.here = len(hb.OnHost)
 	}
 	return v
 }
 
 // heartbeatText prints the answer to each line, then what is wrong.
 func (a *app) heartbeatText(v *validation) {
-	t := newTable(a.out, "WHERE", "LINE", "ANSWER", "BECOMES", "WHY")
-	for _, l := range v.Lines {
-		t.row(fmt.Sprintf("%s:%d", filepath.Base(l.File), l.Line), l.Text, string(l.Answer), l.To, l.Why)
-	}
-	t.flush()
-	if len(v.Findings) > 0 {
-		a.printf("")
+	if len(v.Lines) > 0 {
+		t := newTable(a.out, "WHERE", "LINE", "ANSWER", "BECOMES", "WHY")
+		for _, l := range v.Lines {
+			t.row(fmt.Sprintf("%s:%d", filepath.Base(l.File), l.Line), l.Text, string(l.Answer), l.To, l.Why)
+		}
+		t.flush()
+		if len(v.Findings) > 0 {
+			a.printf("")
+		}
 	}
 	for _, d := range v.Findings {
 		severity := d.Severity
 		d.Severity = config.SeverityError // it stands in front
 		a.printf("%s: %s", severity, d)
 	}
-	if v.OK {
-		a.printf("%s: Heartbeat's files can be used", v.File)
-	} else {
+	switch {
+	case !v.OK:
 		a.printf("%s: Heartbeat's files cannot be used as they are", v.File)
+	case v.here == 1:
+		a.printf("%s: Heartbeat's files can be used, but an agent on this host refuses them for what the last warning says", v.File)
+	case v.here > 1:
+		a.printf("%s: Heartbeat's files can be used, but an agent on this host refuses them for what the last %d warnings say", v.File, v.here)
+	default:
+		a.printf("%s: Heartbeat's files can be used", v.File)
 	}
 }

@@ -21,6 +21,8 @@ type validation struct {
 	Findings api.List[config.Diagnostic] `json:"findings"`
 	// Lines are the answers to Heartbeat's files.
 	Lines api.List[config.HeartbeatLine] `json:"lines"`
+
+	here int // how many findings, the last ones, an agent on this host refuses Heartbeat's files for
 }
 
 // groupBlock is what a cluster file has and a node file has not.
