@@ -539,3 +539,44 @@ func TestLeaveWaitsForALostDisk(t *testing.T) {
 		l.until("two vote", 20*time.Second, l.allVote("primary", "secondary"))
 	})
 }
+
+// A host that is written into the founders' files of a cluster that exists is not let in,
+// and says so on itself.
+func TestListedAfterTheFounding(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t, fast, "primary", "secondary", "arbiter", "third")
+		defer l.close()
+		late := l.hosts["third"]
+		late.joins = true // in nobody's file
+		for _, h := range l.order[:3] {
+			h.start()
+		}
+		l.until("first hold", 20*time.Second, l.held("primary"))
+		late.joins = false
+		late.start()
+		says := func(code string) string {
+			if a, _ := late.running(); a != nil {
+				for _, p := range a.local() {
+					if p.Code == code {
+						return p.Text
+					}
+				}
+			}
+			return ""
+		}
+		l.until("it says why", 20*time.Second, func() bool { return says("not-joined") != "" })
+		if text := says("not-joined"); !strings.Contains(text, "third is not a member of this cluster") {
+			t.Error(text)
+		}
+		lines := strings.Count(l.log.text(), "cannot join yet")
+		time.Sleep(time.Minute)
+		if more := strings.Count(l.log.text(), "cannot join yet") - lines; more > 5 {
+			t.Errorf("%d lines of the same in a minute", more)
+		}
+		l.view(func(s *fsm.State) {
+			if s.Nodes["third"] != nil {
+				t.Error("it was let in")
+			}
+		})
+	})
+}

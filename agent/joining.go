@@ -8,12 +8,14 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"hanode/api"
 	"hanode/cluster"
 	"hanode/fsm"
+	"hanode/internal/clock"
 	"hanode/internal/id"
 	"hanode/internal/netio"
 	"hanode/internal/spec"
@@ -213,6 +215,8 @@ func (a *Agent) founders() []cluster.Server {
 // cluster, join it with a new raft identity. It asks until one of both holds.
 func (a *Agent) decide(ctx context.Context) (bootstrap bool, err error) {
 	digest := a.cfg.Digest()
+	var out outside
+	defer a.problems.clear("not-joined")
 	for ctx.Err() == nil {
 		fresh, member := 1, ""
 		var uneven []string // whose haresources differ from ours, and where
@@ -245,11 +249,11 @@ func (a *Agent) decide(ctx context.Context) (bootstrap bool, err error) {
 			if err := a.alone(ctx); err != nil {
 				return false, err
 			}
-			if err := a.rejoin(ctx, member); err != nil {
-				a.log.Info("cannot join yet", "via", member, "err", err)
-				break
+			err := a.rejoin(ctx, member)
+			if err == nil {
+				return false, nil
 			}
-			return false, nil
+			out.note(a, member, err)
 		case fresh >= len(a.cfg.Nodes)/2+1 && (a.member == nil || a.member.Founder):
 			a.log.Info("founding the cluster", "founders", len(a.cfg.Nodes), "agreeing", fresh)
 			a.problems.clear("founders-differ")
@@ -260,6 +264,30 @@ func (a *Agent) decide(ctx context.Context) (bootstrap bool, err error) {
 		sleepCtx(ctx, 100*time.Millisecond)
 	}
 	return false, ctx.Err()
+}
+
+// outside is a node that its cluster does not let in.
+type outside struct {
+	since clock.Instant
+	why   string
+}
+
+// outsideFor is for how long that is nothing to speak of: an election may be under way.
+const outsideFor = 5 * time.Second
+
+// note logs what is new of it, and shows what lasts.
+func (o *outside) note(a *Agent, via string, err error) {
+	now, why := a.host.Clock.Now(), strings.ReplaceAll(err.Error(), "\n", "; ")
+	if o.since.IsZero() {
+		o.since = now
+	}
+	if why != o.why {
+		a.log.Info("cannot join yet", "via", via, "err", why)
+		o.why = why
+	}
+	if now.Elapsed(o.since) >= outsideFor {
+		a.problems.set("not-joined", "there is a cluster, and it does not let this node in: "+why)
+	}
 }
 
 func (a *Agent) hello(ctx context.Context, node string) (peer.Hello, error) {

@@ -43,6 +43,7 @@ var catalogue = map[string]struct{ severity, fix string }{
 	"founders-differ":      {"error", "make cluster, node blocks, timing and port equal in the node files of all founders"},
 	"haresources-differ":   {"error", "choose one of them: copy that haresources over the others (scp HOST:/etc/ha.d/haresources /etc/ha.d/) and run `systemctl restart hanode` on each host where it was another; nothing starts until they agree"},
 	"haresources-changed":  {"warning", "to have the cluster run what the file says: `hanode apply --ha-dir DIR`; or make the file as it was"},
+	"not-joined":           {"error", "where the text says that this node is no member: stop the agent, make a token on a member (`hanode token create`) and run `hanode join ADDRESS --token T`; for the third vote of two nodes found the cluster anew with it (docs/two-nodes.md, \"A third vote\"); else it joins by itself once the text's reason is gone"},
 	"not-registered":       {"warning", "the node holds nothing until a leader registers it; see `hanode members` for the voters that are missing"},
 	"old-generation":       {"error", "the cluster was recovered without this node: make a token on a member (`hanode token create`), stop this agent, and run `hanode join ADDRESS --token T --fresh`; if it was this side that should go on, stop the other one and read docs/joining.md"},
 	"removed":              {"error", "make a token on a member (`hanode token create`), stop this agent, and run `hanode join ADDRESS --token T --fresh`; or leave the host out"},
@@ -81,7 +82,7 @@ var catalogue = map[string]struct{ severity, fix string }{
 	"starts-at-boot":       {"warning", "disable the unit on that host, as the text says: the cluster starts it"},
 	"node-old":             {"info", "install on that node the hanode that the others have; until then nothing is used that it does not understand"},
 	"maintenance":          {"info", "`hanode maintenance off` when the work is done"},
-	"two-node-manual":      {"info", "for full automation add a third vote: a witness on any small machine, a node block with its address and role = \"witness\" (docs/two-nodes.md says how)"},
+	"two-node-manual":      {"info", "for full automation add a third vote: a witness on any small machine, a node block with its address and role = \"witness\", or in ha.cf `witness NAME ADDRESS` (docs/two-nodes.md says how)"},
 	"two-node-alone":       {"error", "start the other node; if its host is off, `hanode confirm-off NODE`"},
 	"two-node-waits":       {"error", "start the other node, or repair the network to it; if its host is off, `hanode confirm-off NODE`"},
 	"ping-lost":            {"warning", "look at that host, and at the network between; with ipfail a node that reaches more gets the groups"},
@@ -170,7 +171,7 @@ func (a *Agent) clusterProblems(in failover.Inputs, members []api.Member) []api.
 	switch n := len(s.Voters.Names); {
 	case n == 2 && !s.Manual:
 		out = append(out, show("two-voters", "only two voters are left", nil))
-	case n > 0 && n%2 == 0:
+	case n > 0 && n%2 == 0 && !s.Manual: // of those two-node-manual speaks
 		out = append(out, show("even-voters", fmt.Sprintf("the cluster has %d voters", n), nil))
 	}
 	for _, m := range members {

@@ -77,9 +77,12 @@ func statusSentence(st *api.Status, members []api.Member) string {
 // statusText counts what there is much of, unless one group was asked for.
 func (a *app) statusText(st *api.Status, all bool) {
 	a.printf("")
-	if len(st.Groups) == 0 {
+	switch {
+	case len(st.Groups) == 0 && !st.Quorum:
+		a.printf("No groups are known here.")
+	case len(st.Groups) == 0:
 		a.printf("No groups. Give it some: hanode apply FILE")
-	} else {
+	default:
 		t := newTable(a.out, "GROUP", "OWNER", "EPOCH", "STATE", "SINCE")
 		list, order, n := countGroups(st.Groups)
 		for _, g := range list {
