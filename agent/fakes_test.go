@@ -3,6 +3,7 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"io"
 	"runtime"
 	"slices"
 	"strings"
@@ -99,7 +100,7 @@ func (c *simClock) reboot() {
 type memDisk struct {
 	mu    sync.Mutex
 	store *raft.InmemStore
-	snaps *raft.InmemSnapshotStore
+	snaps *snapshots
 
 	stall  atomic.Int64 // how long each write of the log takes now
 	stalls atomic.Int64 // writes that were so slow
@@ -109,7 +110,7 @@ type memDisk struct {
 }
 
 func newMemDisk() *memDisk {
-	d := &memDisk{store: raft.NewInmemStore(), snaps: raft.NewInmemSnapshotStore()}
+	d := &memDisk{store: raft.NewInmemStore(), snaps: newSnapshots()}
 	d.free.Store(1 << 40)
 	return d
 }
@@ -118,13 +119,78 @@ func newMemDisk() *memDisk {
 func (d *memDisk) empty() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.store, d.snaps = raft.NewInmemStore(), raft.NewInmemSnapshotStore()
+	d.store, d.snaps = raft.NewInmemStore(), newSnapshots()
 }
 
 func (d *memDisk) mount(l *life) mount {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return mount{d.store, d, l, d.snaps}
+	return mount{d.store, d, l, mounted{d.snaps, l}}
+}
+
+// snapshots are a disk's. One that does not arrive whole changes nothing, as with raft's
+// files; raft's store in memory takes for the newest what was only begun.
+type snapshots struct {
+	mu     sync.Mutex
+	newest *raft.InmemSnapshotStore
+}
+
+func newSnapshots() *snapshots { return &snapshots{newest: raft.NewInmemSnapshotStore()} }
+
+func (s *snapshots) now() *raft.InmemSnapshotStore {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.newest
+}
+
+// mounted is one process's view of them.
+type mounted struct {
+	disk *snapshots
+	life *life
+}
+
+// Create implements raft.SnapshotStore.
+func (m mounted) Create(version raft.SnapshotVersion, index, term uint64, c raft.Configuration, at uint64, t raft.Transport) (raft.SnapshotSink, error) {
+	next := raft.NewInmemSnapshotStore()
+	sink, err := next.Create(version, index, term, c, at, t)
+	return &coming{SnapshotSink: sink, in: m, store: next}, err
+}
+
+// List implements raft.SnapshotStore.
+func (m mounted) List() ([]*raft.SnapshotMeta, error) { return m.disk.now().List() }
+
+// Open implements raft.SnapshotStore.
+func (m mounted) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
+	return m.disk.now().Open(id)
+}
+
+// coming is a snapshot that is written.
+type coming struct {
+	raft.SnapshotSink
+	in    mounted
+	store *raft.InmemSnapshotStore
+	over  bool
+}
+
+// Close implements raft.SnapshotSink: it is whole.
+func (c *coming) Close() error {
+	if c.over {
+		return nil
+	}
+	c.over = true
+	if c.in.life.dead() {
+		return errDead
+	}
+	c.in.disk.mu.Lock()
+	defer c.in.disk.mu.Unlock()
+	c.in.disk.newest = c.store
+	return nil
+}
+
+// Cancel implements raft.SnapshotSink.
+func (c *coming) Cancel() error {
+	c.over = true
+	return nil
 }
 
 var errDead = errors.New("the process is dead")
@@ -164,10 +230,9 @@ func (l *life) wait(d time.Duration) bool {
 // mount is one process's view of a disk.
 type mount struct {
 	*raft.InmemStore
-	disk *memDisk
-	life *life
-	// snaps is a store of its own; what a dead process puts there changes nothing.
-	snaps *raft.InmemSnapshotStore
+	disk  *memDisk
+	life  *life
+	snaps mounted
 }
 
 // write is one write, as slow and as sick as the disk is now. A dead process writes

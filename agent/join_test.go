@@ -506,13 +506,19 @@ func TestEmptiedFounderIsNotLedAstray(t *testing.T) {
 // The same, and a host that is off is asked before who leads.
 func TestEmptiedFounderPassesByTheDead(t *testing.T) {
 	joinStory(t, []string{"primary", "secondary", "arbiter", "fourth"}, nil, func(t *testing.T, l *lab) {
-		l.until("secondary has no vote", time.Minute, func() bool { return !counts(l.on("primary"), "secondary", 1) })
-		l.hosts["secondary"].powerCut()
-		l.hosts["primary"].powerCut()
-		l.hosts["primary"].loseDisk()
+		off, emptied := "secondary", "primary" // both are asked before the arbiter
+		l.until("one has no vote", time.Minute, func() bool {
+			if !counts(l.on("arbiter"), emptied, 1) { // secondary led when it was decided
+				off, emptied = emptied, off
+			}
+			return !counts(l.on("arbiter"), off, 1)
+		})
+		l.hosts[off].powerCut()
+		l.hosts[emptied].powerCut()
+		l.hosts[emptied].loseDisk()
 		l.leadBy("arbiter") // and fourth is who answers last
-		l.hosts["primary"].start()
-		l.until("it votes again", 30*time.Second, func() bool { return counts(l.on("arbiter"), "primary", 2) })
+		l.hosts[emptied].start()
+		l.until("it votes again", 30*time.Second, func() bool { return counts(l.on("arbiter"), emptied, 2) })
 	})
 }
 
