@@ -1,5 +1,5 @@
-// Package nsthread runs functions on one operating-system thread that stays in
-// the network namespace it was made in.
+// Package nsthread runs functions in the network namespace that it was made in: on the
+// calling thread where that is there, or else on one operating-system thread that stays.
 //
 // Sockets, tcx links and /proc/sys/net mean the namespace of the thread that
 // opens them. An agent lives in one namespace and would not care; a process that
@@ -20,7 +20,7 @@ import (
 var ErrClosed = errors.New("the namespace thread is closed")
 
 // Thread is one such thread. Do and Close are safe for concurrent use; a
-// function given to Do must not call Do.
+// function given to Do must not call Do or change the namespace.
 type Thread struct {
 	calls chan call
 	quit  chan struct{}
@@ -58,8 +58,18 @@ func New() (*Thread, error) {
 // Inode is the number that names the namespace while it exists.
 func (t *Thread) Inode() uint64 { return t.ino }
 
-// Do runs fn on the thread and returns what it returned.
+// Do runs fn in the namespace and returns what it returned: on the calling thread, if that
+// is in it, as all of an agent are, because a change of threads costs time that clients
+// wait for.
 func (t *Thread) Do(fn func() error) error {
+	select {
+	case <-t.quit:
+		return ErrClosed
+	default:
+	}
+	if done, err := t.here(fn); done {
+		return err
+	}
 	c := call{fn, make(chan error, 1)}
 	select {
 	case t.calls <- c:
@@ -67,6 +77,17 @@ func (t *Thread) Do(fn func() error) error {
 	case <-t.quit:
 		return ErrClosed
 	}
+}
+
+// here runs fn if the calling thread is in the namespace.
+func (t *Thread) here(fn func() error) (done bool, err error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var st unix.Stat_t
+	if unix.Stat("/proc/thread-self/ns/net", &st) != nil || st.Ino != t.ino {
+		return false, nil
+	}
+	return true, fn()
 }
 
 // Close ends the thread and waits for it. Twice is fine.
