@@ -35,7 +35,6 @@ type host struct {
 	macs      map[int]net.HardwareAddr // that neighbours were told of; only watch touches it
 	packet    int                      // AF_PACKET socket that only sends
 
-	saving  sync.Mutex             // serialises writing what devices had before
 	listing sync.Mutex             // serialises Prepare; held while the disk writes
 	listed  map[netip.Addr]Address // what vips.json lists: known, and more while Prepare runs; guarded by listing
 
@@ -44,6 +43,10 @@ type host struct {
 	universe map[netip.Addr]Address // as last prepared
 	known    map[netip.Addr]Address // what the guard knows
 	settings changed                // of devices, by us
+	expected map[netip.Addr]expected
+	tuned    map[int]tuned // by device
+
+	unsaved chan struct{} // one slot: settings are not on disk
 
 	told   sync.Mutex                     // guards the three below
 	raised map[string]string              // problems that stand, by code
@@ -83,6 +86,7 @@ func Open(opts Options) (Kernel, error) {
 		opts: opts, log: opts.Log, packet: -1,
 		universe: map[netip.Addr]Address{}, known: map[netip.Addr]Address{},
 		raised: map[string]string{}, robbed: map[netip.Addr][]clock.Instant{}, placed: map[netip.Addr]place{},
+		expected: map[netip.Addr]expected{}, tuned: map[int]tuned{}, unsaved: make(chan struct{}, 1),
 	}
 	h.links = newLinks(opts.Clock, opts.Log, h.linkUp)
 	h.conflicts = newConflicts(opts.Clock, opts.Log, opts.ask)
@@ -110,6 +114,7 @@ func Open(opts Options) (Kernel, error) {
 	context.AfterFunc(ctx, h.conflicts.close)
 	h.wg.Go(func() { h.askLoop(ctx) })
 	h.wg.Go(func() { h.keep.run(ctx) })
+	h.wg.Go(func() { h.saveLoop(ctx) })
 	h.wg.Go(func() { h.news.run(h.keep.deleted, h.keep.resync) })
 	context.AfterFunc(ctx, h.news.close)
 	return h, nil

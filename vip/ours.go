@@ -62,6 +62,7 @@ const removeTries = 3
 func (h *host) RemoveOurs() (removed []Address, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	clear(h.expected)
 	for range removeTries {
 		left, err := h.ours()
 		if err != nil {

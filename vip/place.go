@@ -63,6 +63,7 @@ func (h *host) Add(as ...Address) error {
 	for i, x := range list {
 		if errs[i] == nil {
 			h.placed[x.Addr] = x.place
+			delete(h.expected, x.Addr)
 			on = append(on, x.Addr)
 		}
 	}
@@ -87,20 +88,31 @@ func (h *host) nameOf(index int) string {
 	return h.devs[index].name
 }
 
-// ready chooses the device of each address and prepares it: guarded, with the settings
-// a virtual address needs. What is left of errs is nil where that went well. mu is held.
+// ready chooses the device of each address and prepares it, but for what was made ready
+// before: guarded, with the settings a virtual address needs. What is left of errs is nil
+// where that went well. mu is held.
 func (h *host) ready(as ...Address) (places []place, errs []error) {
 	places, errs = make([]place, len(as)), make([]error, len(as))
+	var rest []int
+	for i, a := range as {
+		var ok bool
+		if places[i], ok = h.foreseen(a); !ok {
+			rest = append(rest, i)
+		}
+	}
+	if len(rest) == 0 {
+		return places, errs
+	}
 	used, err := h.devicesOf(as, places, errs)
 	if err == nil && len(used) > 0 {
 		err = h.tune(used)
 	}
-	for i, a := range as {
+	for _, i := range rest {
 		switch {
 		case err != nil && errs[i] == nil:
 			errs[i] = err
 		case errs[i] == nil:
-			places[i].router = a.Addr.Is6() && used[places[i].index].router
+			places[i].router = as[i].Addr.Is6() && used[places[i].index].router
 		}
 	}
 	return places, errs
@@ -112,10 +124,10 @@ type using struct {
 	router bool // it forwards IPv6
 }
 
-// devicesOf fills in where each address goes, on what is guarded.
+// devicesOf fills in where each address goes that has no place yet, on what is guarded.
 func (h *host) devicesOf(as []Address, places []place, errs []error) (map[int]*using, error) {
 	var have []assigned
-	if slices.ContainsFunc(as, func(a Address) bool { return a.Dev == "" }) {
+	if slices.ContainsFunc(as, func(a Address) bool { return a.Dev == "" }) { // one look for all
 		var err error
 		if have, err = h.rtnl.networks(as...); err != nil {
 			return nil, err
@@ -151,18 +163,31 @@ func (h *host) devicesOf(as []Address, places []place, errs []error) (map[int]*u
 }
 
 // tune gives devices the settings that a virtual address needs, and looks whether they
-// forward IPv6.
+// forward IPv6. One that was looked at a moment ago is as it was. mu is held.
 func (h *host) tune(used map[int]*using) error {
+	todo := make(map[int]*using, len(used))
+	for index, u := range used {
+		if t, ok := h.tuned[index]; ok && h.fresh(t.at) {
+			u.router = t.router
+		} else {
+			todo[index] = u
+		}
+	}
+	if len(todo) == 0 {
+		return nil
+	}
 	news := false
 	var bad []error
 	err := h.thread.Do(func() error {
-		for _, u := range used {
+		for index, u := range todo {
 			changed, err := h.settings.apply(u.name)
 			news = news || changed
+			u.router = forwards6(u.name)
 			if err != nil {
 				bad = append(bad, fmt.Errorf("%s: %w", u.name, err))
+				continue
 			}
-			u.router = forwards6(u.name)
+			h.tuned[index] = tuned{h.opts.Clock.Now(), u.router}
 		}
 		return nil
 	})
@@ -170,7 +195,7 @@ func (h *host) tune(used map[int]*using) error {
 		return err
 	}
 	if news {
-		h.wg.Go(h.saveSettings) // the disk may take its time
+		h.saveSoon()
 	}
 	if len(bad) == 0 {
 		h.problem(ProblemSysctl, "")
@@ -210,6 +235,7 @@ func (h *host) Del(as ...Address) error {
 
 // del takes addresses of ours off wherever they are. mu is held.
 func (h *host) del(addrs ...netip.Addr) error {
+	emptied := h.dismiss(addrs)
 	h.keep.drop(addrs...) // first, or a refresh would bring them back
 	where, err := h.where(addrs)
 	if err != nil {
@@ -231,7 +257,6 @@ func (h *host) del(addrs ...netip.Addr) error {
 		delete(h.placed, a)
 	}
 	h.look.Unlock()
-	emptied := map[int]bool{}
 	for _, p := range where {
 		emptied[p.index] = true
 	}

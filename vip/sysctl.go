@@ -1,6 +1,7 @@
 package vip
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +11,9 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"hanode/internal/atomicfile"
 )
@@ -34,11 +38,42 @@ func settingPath(dev, name string) string {
 }
 
 func readSetting(dev, name string) (int, error) {
-	b, err := os.ReadFile(settingPath(dev, name))
+	b, err := readSysctl(settingPath(dev, name))
 	if err != nil {
 		return 0, err
 	}
-	return strconv.Atoi(strings.TrimSpace(string(b)))
+	return strconv.Atoi(b)
+}
+
+func writeSetting(dev, name string, v int) error {
+	return sysctl(settingPath(dev, name), unix.O_WRONLY, func(fd int) (int, error) {
+		return unix.Write(fd, []byte(strconv.Itoa(v)))
+	})
+}
+
+// readSysctl is the text of a small file of /proc/sys.
+func readSysctl(path string) (string, error) {
+	var b [64]byte
+	n := 0
+	err := sysctl(path, unix.O_RDONLY, func(fd int) (_ int, err error) {
+		n, err = unix.Read(fd, b[:])
+		return n, err
+	})
+	return strings.TrimSpace(string(b[:max(n, 0)])), err
+}
+
+// sysctl opens a file of /proc/sys for one call. os does the same with three times as many
+// system calls, and clients wait for a takeover.
+func sysctl(path string, flags int, fn func(fd int) (int, error)) error {
+	fd, err := unix.Open(path, flags|unix.O_CLOEXEC, 0)
+	if err == nil {
+		_, err = fn(fd)
+		_ = unix.Close(fd)
+	}
+	if err != nil {
+		return &fs.PathError{Op: "sysctl", Path: path, Err: err}
+	}
+	return nil
 }
 
 // apply raises what is lower and notes what it was. It must run in the device's
@@ -54,7 +89,7 @@ func (c changed) apply(dev string) (news bool, err error) {
 		if v >= s.least {
 			continue
 		}
-		if err := os.WriteFile(settingPath(dev, s.name), []byte(strconv.Itoa(s.least)), 0o644); err != nil {
+		if err := writeSetting(dev, s.name, s.least); err != nil {
 			errs = append(errs, fmt.Errorf("set net.ipv4.conf.%s.%s=%d: %w", dev, s.name, s.least, err))
 			continue
 		}
@@ -80,7 +115,7 @@ func (c changed) restore(dev string) error {
 			continue // the device is gone, or the setting is another's by now
 		}
 		if err == nil {
-			err = os.WriteFile(settingPath(dev, s.name), []byte(strconv.Itoa(before)), 0o644)
+			err = writeSetting(dev, s.name, before)
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("set net.ipv4.conf.%s.%s=%d again: %w", dev, s.name, before, err))
@@ -116,7 +151,8 @@ func (c changed) save(dir string) error {
 	return nil
 }
 
-// settle gives a device its settings back once no address of ours is on it. mu is held.
+// settle gives a device its settings back once no address of ours is on it, or expected to
+// come. mu is held.
 func (h *host) settle(index int) {
 	h.look.RLock()
 	name := h.devs[index].name
@@ -125,6 +161,9 @@ func (h *host) settle(index int) {
 		busy = busy || p.index == index
 	}
 	h.look.RUnlock()
+	for _, x := range h.expected {
+		busy = busy || x.index == index
+	}
 	if !busy && h.settings[name] != nil {
 		h.restore(name)
 	}
@@ -139,17 +178,46 @@ func (h *host) settleAll() {
 }
 
 func (h *host) restore(dev string) {
+	clear(h.tuned) // look again
 	if err := h.thread.Do(func() error { return h.settings.restore(dev) }); err != nil {
 		h.log.Warn("a device keeps settings that were made for virtual addresses", "dev", dev, "err", err)
 	}
-	h.wg.Go(h.saveSettings)
+	h.saveSoon()
 }
 
-// saveSettings writes what devices had before. A crash before it has is no harm: the
-// settings then stay as they are.
+// saveAfter is how long writing what devices had before waits: where there are one or two
+// processors, the disk would take one from a takeover. A crash before it is written is no
+// harm: the settings then stay as they are.
+const saveAfter = 100 * time.Millisecond
+
+func (h *host) saveSoon() {
+	select {
+	case h.unsaved <- struct{}{}:
+	default:
+	}
+}
+
+// saveLoop writes what there is to write until ctx ends, and then once more.
+func (h *host) saveLoop(ctx context.Context) {
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case <-h.unsaved:
+			select {
+			case <-ctx.Done():
+			case <-time.After(saveAfter):
+			}
+			h.saveSettings()
+		}
+	}
+	select {
+	case <-h.unsaved:
+		h.saveSettings()
+	default:
+	}
+}
+
 func (h *host) saveSettings() {
-	h.saving.Lock()
-	defer h.saving.Unlock()
 	h.mu.Lock()
 	c := make(changed, len(h.settings))
 	for dev, was := range h.settings {
@@ -164,6 +232,6 @@ func (h *host) saveSettings() {
 // forwards6 reports whether the device routes IPv6: then its advertisements must
 // say so, or neighbours drop it as their router.
 func forwards6(dev string) bool {
-	b, err := os.ReadFile(filepath.Join("/proc/sys/net/ipv6/conf", dev, "forwarding"))
-	return err == nil && strings.TrimSpace(string(b)) == "1"
+	b, err := readSysctl(filepath.Join("/proc/sys/net/ipv6/conf", dev, "forwarding"))
+	return err == nil && b == "1"
 }

@@ -36,6 +36,14 @@ type Kernel interface {
 	// ports of bridges and bonds. Addresses that are no longer listed stop being
 	// guarded once they are off the host.
 	Prepare(addrs []Address) error
+	// Expect does early what Add of these would have to do first, for a node that will
+	// soon hold them, or not: which devices they go to, and the settings of those.
+	// Nothing is put on. It counts for two seconds; the settings stay until the addresses
+	// are dismissed, or were added and taken off again. What fails is left to Add to say.
+	Expect(as ...Address)
+	// Dismiss says that addresses do not come after all. One that was added, or is not
+	// expected: nothing happens.
+	Dismiss(as ...Address)
 	// Add puts prepared addresses on their devices, as /32 or /128, and keeps them
 	// there while the lease runs: each is put back if somebody takes it off, or when
 	// its device returns. Without a lease it goes by its lifetime, LifeBound after the

@@ -206,6 +206,7 @@ func (h *host) attach() error {
 	h.look.Lock()
 	h.devs = ds
 	h.look.Unlock()
+	h.forgetGone(ds)
 	if errors.Is(err, unix.ENODEV) {
 		// It vanished while it was looked at; the next change tells.
 		h.log.Debug("a device vanished", "err", err)

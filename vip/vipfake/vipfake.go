@@ -10,6 +10,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -28,6 +29,7 @@ type Host struct {
 
 	mu         sync.Mutex
 	addrs      map[netip.Addr]placed      // on its devices, until their lifetime ends
+	expected   map[netip.Addr]*Kernel     // made ready for, and not on
 	listed     map[netip.Addr]vip.Address // in vips.json
 	guard      *guardState                // the one that is attached; nil before the first Open
 	announcing map[netip.Addr]*Kernel
@@ -59,7 +61,7 @@ type guardState struct {
 func NewHost(clk clock.Clock) *Host {
 	return &Host{
 		clk: clk, tier: vip.TierEBPF,
-		addrs: map[netip.Addr]placed{}, listed: map[netip.Addr]vip.Address{}, announcing: map[netip.Addr]*Kernel{},
+		addrs: map[netip.Addr]placed{}, expected: map[netip.Addr]*Kernel{}, listed: map[netip.Addr]vip.Address{}, announcing: map[netip.Addr]*Kernel{},
 		changed: make(chan struct{}),
 	}
 }
@@ -133,6 +135,7 @@ func (h *Host) Reboot() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	clear(h.addrs)
+	clear(h.expected)
 	clear(h.announcing)
 	h.guard = nil
 }
@@ -187,6 +190,14 @@ func (h *Host) Has(a netip.Addr) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.on(a, now)
+}
+
+// Expected lists the addresses that an incarnation expects: its devices have the settings
+// for them, and they are on none. None of them answers.
+func (h *Host) Expected() []netip.Addr {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.SortedFunc(maps.Keys(h.expected), netip.Addr.Compare)
 }
 
 // Announcing reports whether a's announcements are being repeated.
@@ -249,6 +260,31 @@ func (k *Kernel) Prepare(addrs []vip.Address) error {
 	})
 }
 
+// Expect implements vip.Kernel.
+func (k *Kernel) Expect(as ...vip.Address) {
+	_ = k.step("expect", func() error {
+		for _, a := range as {
+			_, prepared := k.universe[a.Addr]
+			if _, on := k.host.addrs[a.Addr]; prepared && !on {
+				k.host.expected[a.Addr] = k
+			}
+		}
+		return nil
+	})
+}
+
+// Dismiss implements vip.Kernel.
+func (k *Kernel) Dismiss(as ...vip.Address) {
+	_ = k.step("dismiss", func() error {
+		for _, a := range as {
+			if k.host.expected[a.Addr] == k {
+				delete(k.host.expected, a.Addr)
+			}
+		}
+		return nil
+	})
+}
+
 // Add implements vip.Kernel.
 func (k *Kernel) Add(as ...vip.Address) error {
 	return k.step("add", func() error {
@@ -260,6 +296,7 @@ func (k *Kernel) Add(as ...vip.Address) error {
 		now := k.host.clk.Now().Boot
 		for _, a := range as {
 			k.host.addrs[a.Addr] = placed{a, k, max(now, k.guard.lease) + lifetime}
+			delete(k.host.expected, a.Addr)
 		}
 		return nil
 	})
@@ -270,6 +307,7 @@ func (k *Kernel) Del(as ...vip.Address) error {
 	return k.step("del", func() error {
 		for _, a := range as {
 			delete(k.host.addrs, a.Addr)
+			delete(k.host.expected, a.Addr)
 			delete(k.host.announcing, a.Addr)
 		}
 		return nil
@@ -441,6 +479,7 @@ func (k *Kernel) RemoveOurs() (removed []vip.Address, err error) {
 			}
 		}
 		clear(k.host.addrs)
+		clear(k.host.expected)
 		clear(k.host.announcing)
 		return nil
 	})
@@ -476,6 +515,7 @@ func (k *Kernel) Shutdown() error {
 			k.guard.open[a] = false
 		}
 		clear(k.host.addrs)
+		clear(k.host.expected)
 		clear(k.host.announcing)
 		return nil
 	})

@@ -169,3 +169,32 @@ func TestTierNoneGuardsNothing(t *testing.T) {
 		t.Fatal("answers after a reboot")
 	}
 }
+
+func TestExpectedIsNotHere(t *testing.T) {
+	clk := &manual{now: time.Hour}
+	h := NewHost(clk)
+	k := h.Open()
+	a, b := addr(t, "10.0.0.100/24"), addr(t, "10.0.0.101/24")
+	k.Expect(a)
+	if len(h.Expected()) > 0 {
+		t.Error("expects what was never prepared")
+	}
+	must(t, k.Prepare([]vip.Address{a, b}))
+	must(t, k.Renew(clk.Now().Add(time.Second)))
+	k.Expect(a, b)
+	must(t, k.Open(a))
+	if h.Has(a.Addr) || h.Answers(a.Addr) || len(h.Expected()) != 2 {
+		t.Errorf("has %v, answers %v, expects %v", h.Has(a.Addr), h.Answers(a.Addr), h.Expected())
+	}
+	must(t, k.Add(a))
+	k.Expect(a)
+	k.Dismiss(a, b)
+	if !h.Answers(a.Addr) || h.Has(b.Addr) || len(h.Expected()) > 0 {
+		t.Errorf("answers %v, has %v, expects %v", h.Answers(a.Addr), h.Has(b.Addr), h.Expected())
+	}
+	k.Expect(b)
+	next := h.Open()
+	if _, err := next.RemoveOurs(); err != nil || len(h.Expected()) > 0 {
+		t.Errorf("the next incarnation expects %v, %v", h.Expected(), err)
+	}
+}
