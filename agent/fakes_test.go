@@ -387,6 +387,14 @@ func (k *simKernel) Prepare(as []vip.Address) error {
 	return k.do("prepare", func() error { return k.Kernel.Prepare(as) })
 }
 
+func (k *simKernel) Expect(as ...vip.Address) {
+	_ = k.do("expect", func() error { k.Kernel.Expect(as...); return nil })
+}
+
+func (k *simKernel) Dismiss(as ...vip.Address) {
+	_ = k.do("dismiss", func() error { k.Kernel.Dismiss(as...); return nil })
+}
+
 func (k *simKernel) Add(as ...vip.Address) error {
 	return k.do("add", func() error { return k.Kernel.Add(as...) })
 }

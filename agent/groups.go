@@ -13,6 +13,7 @@ import (
 	"hanode/internal/spec"
 	"hanode/lease"
 	"hanode/resource"
+	"hanode/vip"
 )
 
 // groups are this node's workers, one per group.
@@ -48,6 +49,9 @@ type worker struct {
 	adopted uint64        // the newest permission to adopt that was used
 
 	blockedAt id.Epoch // at which it did not start because it is blocked, and that was told; only the loop touches it
+
+	expected   []vip.Address // what the host was told to expect; only the loop touches it
+	expectedAt id.Epoch      // at which it was told; 0 = nothing is expected
 
 	checked uint64 // revision of the spec whose checks are made; only the loop touches it
 	unwatch func() // ends the monitors and waits for them; only the loop touches it

@@ -311,6 +311,11 @@ func (l *lab) unwell(done uint64) string {
 			return fmt.Sprintf("%v belongs to no group, but answers on %v", a, by)
 		}
 	}
+	for _, n := range l.nodes {
+		if h := l.hosts[n.Name]; !h.outside() && len(h.kernel.Expected()) > 0 {
+			return fmt.Sprintf("%s expects %v, which nobody brings", n.Name, h.kernel.Expected())
+		}
+	}
 	return ""
 }
 

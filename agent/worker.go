@@ -154,6 +154,7 @@ func (w *worker) chase() bool {
 	}
 	a.hold.Unlock()
 	a.revoke(waits, "")
+	w.expect(ours)
 	return ours
 }
 
@@ -218,6 +219,7 @@ wait:
 		w.failed(rec, err)
 		return
 	}
+	w.dismiss() // what was expected and is not part of it any more
 	w.mu.Lock()
 	w.started, w.since, w.ready = true, a.host.Clock.Wall(), a.host.Clock.Now()
 	w.adopted = max(w.adopted, permission)
