@@ -35,7 +35,9 @@ func TestAddressIsExpected(t *testing.T) {
 	}{
 		{"the holder lets go", func(l *lab) { l.hosts["primary"].start() }, "secondary"},
 		{"another node is to have it", func(l *lab) {
-			go func() { _, _ = l.on("third").Move(l.t.Context(), api.MoveRequest{Group: "web", To: "third", Wait: time.Minute}) }()
+			go func() {
+				_, _ = l.on("third").Move(l.t.Context(), api.MoveRequest{Group: "web", To: "third", Wait: time.Minute})
+			}()
 			l.until("third waits, not secondary", 2*time.Second, func() bool { return l.expects("third") && !l.expects("secondary") })
 			l.hosts["primary"].start()
 		}, "third"},

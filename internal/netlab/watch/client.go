@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -17,30 +19,42 @@ import (
 )
 
 // Answers is a service of a host for Clients: it answers every datagram from the
-// address that it was sent to, IPv4 and IPv6.
+// address that it was sent to, IPv4 and IPv6. It does so on a thread of its own that goes
+// before the agents, where that is allowed: a host has processors for its service, and the
+// hosts of a lab, whose agents are realtime, share those of one machine.
 type Answers struct {
-	conn *net.UDPConn
+	file *os.File // the socket
+	quit atomic.Bool
 	done chan struct{}
 }
 
 // AnswersPort is where it listens.
 const AnswersPort = 7796
 
+// answersLook is how often the service looks whether it is to end.
+const answersLook = 50 * time.Millisecond
+
 // StartAnswers starts the service on h.
 func StartAnswers(h *netlab.Host) (*Answers, error) {
 	s := &Answers{done: make(chan struct{})}
-	err := h.Do(func() (err error) {
-		s.conn, err = net.ListenUDP("udp", &net.UDPAddr{Port: AnswersPort})
+	err := h.Do(func() error {
+		conn, err := net.ListenUDP("udp", &net.UDPAddr{Port: AnswersPort})
+		if err != nil {
+			return err
+		}
+		defer func() { _ = conn.Close() }()
+		s.file, err = conn.File()
 		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("start the service of %s: %w", h.Name(), err)
 	}
-	err = control(s.conn, func(fd int) error {
-		return errors.Join(roomy(fd), unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1))
-	})
+	fd := int(s.file.Fd())
+	look := unix.NsecToTimeval(answersLook.Nanoseconds())
+	err = errors.Join(roomy(fd), unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1),
+		unix.SetNonblock(fd, false), unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &look))
 	if err != nil {
-		_ = s.conn.Close()
+		_ = s.file.Close()
 		return nil, fmt.Errorf("start the service of %s: %w", h.Name(), err)
 	}
 	go s.serve()
@@ -63,23 +77,31 @@ func roomy(fd int) error {
 	return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 16<<20)
 }
 
+// serve blocks in the kernel: the runtime's poller would have another thread, an ordinary
+// one, learn first of what came.
 func (s *Answers) serve() {
+	punctual()
 	defer close(s.done)
+	fd := int(s.file.Fd())
 	buf, oob := make([]byte, 256), make([]byte, 128)
-	for {
-		n, oobn, _, from, err := s.conn.ReadMsgUDPAddrPort(buf, oob)
+	for !s.quit.Load() {
+		n, oobn, _, from, err := unix.Recvmsg(fd, buf, oob, 0)
 		if err != nil {
-			return // closed: nothing else ends an unconnected socket
+			if !errors.Is(err, unix.EAGAIN) { // nothing came
+				time.Sleep(time.Millisecond) // this thread must not spin
+			}
+			continue
 		}
 		// What says where it came to says where the answer comes from.
-		_, _, _ = s.conn.WriteMsgUDPAddrPort(buf[:n], oob[:oobn], from)
+		_, _ = unix.SendmsgN(fd, buf[:n], oob[:oobn], from, 0)
 	}
 }
 
 // Close ends the service and waits for it.
 func (s *Answers) Close() {
-	_ = s.conn.Close()
+	s.quit.Store(true)
 	<-s.done
+	_ = s.file.Close()
 }
 
 // Client is an ordinary client: it asks by UDP through its own kernel, with the
