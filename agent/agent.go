@@ -108,6 +108,7 @@ type Agent struct {
 	two       twoNode
 	pings     pings
 	clients   clients
+	ha        haNow
 	problems  problems
 	tm        atomic.Pointer[spec.Timing] // the cluster's, once founded
 
@@ -180,6 +181,12 @@ func New(cfg *config.Node, opts Options) (*Agent, error) {
 	a.machine.Lower(speaks(opts.Speaks))
 	a.hold.tokens = map[id.Claim]tokenAt{}
 	a.two.manual.Store(cfg.Manual())
+	if cfg.HADir != "" {
+		if a.ha.groups, err = cfg.LoadGroups(); err != nil {
+			return nil, err
+		}
+		a.ha.text = cfg.Resources
+	}
 	a.pulse.news = make(chan struct{}, 1)
 	return a, nil
 }
@@ -253,6 +260,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	a.goLoop(a.voterLoop)
 	a.goLoop(a.linksLoop)
 	a.goLoop(a.portsLoop)
+	a.goLoop(a.resourcesLoop)
 	a.goLoop(a.announceLoop)
 	a.goLoop(a.groupsLoop)
 	a.goLoop(a.lapseLoop)

@@ -8,6 +8,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
+	"time"
 
 	"hanode/api"
 	"hanode/config"
@@ -47,7 +49,7 @@ func (a *Agent) ownResources() string {
 	if a.cfg.HADir == "" {
 		return ""
 	}
-	return resourcesDigest(a.cfg.Resources)
+	return resourcesDigest(a.haresources().text)
 }
 
 // unevenResources says whose haresources differ, as far as the hosts are heard.
@@ -81,11 +83,8 @@ func (a *Agent) changedResources() []api.StatusProblem {
 	if !s.Founded() {
 		return nil
 	}
-	groups, err := a.cfg.LoadGroups()
-	if err != nil {
-		return nil
-	}
-	want, have := byName(groups), byName(s.Specs())
+	file := a.haresources()
+	want, have := byName(file.groups), byName(s.Specs())
 	var differ []string
 	for _, name := range slices.Sorted(maps.Keys(union(want, have))) {
 		w, inFile := want[name]
@@ -103,14 +102,17 @@ func (a *Agent) changedResources() []api.StatusProblem {
 		return nil
 	}
 	return []api.StatusProblem{show("haresources-changed", fmt.Sprintf("%s: haresources (%s) is not what the cluster runs: %s",
-		a.cfg.Name, resourcesDigest(a.cfg.Resources), strings.Join(differ, ", ")), nil)}
+		a.cfg.Name, resourcesDigest(file.text), strings.Join(differ, ", ")), nil)}
 }
 
 // foundingGroups are those that the cluster is founded with. A witness has neither the
 // services nor the networks of what haresources names, so it takes a node's word.
 func (a *Agent) foundingGroups(ctx context.Context) ([]spec.Group, error) {
-	if a.cfg.HADir == "" || !a.isWitness() {
+	if a.cfg.HADir == "" {
 		return a.cfg.LoadGroups()
+	}
+	if !a.isWitness() {
+		return a.haresources().groups, nil
 	}
 	var errs []error
 	for _, n := range a.cfg.Nodes {
@@ -143,4 +145,82 @@ func byName(groups []spec.Group) map[string]spec.Group {
 		out[g.Name] = g
 	}
 	return out
+}
+
+// haFile is haresources of this host.
+type haFile struct {
+	text   string       // in one form, see config.ResourcesText; "" without Heartbeat's files
+	groups []spec.Group // what it means here
+}
+
+// haNow is the one that this host goes by. Safe for concurrent use.
+type haNow struct {
+	mu sync.Mutex
+	haFile
+}
+
+func (a *Agent) haresources() haFile {
+	a.ha.mu.Lock()
+	defer a.ha.mu.Unlock()
+	return a.ha.haFile
+}
+
+// agree begins the founding with a haresources on which others agreed; false: it is
+// another one by now.
+func (a *Agent) agree(text string) bool {
+	a.ha.mu.Lock()
+	defer a.ha.mu.Unlock()
+	if a.ha.text != text {
+		return false
+	}
+	a.founding.Store(true)
+	return true
+}
+
+// goBy takes another one, unless a founding is under way that others agreed on.
+func (a *Agent) goBy(f haFile) bool {
+	founded, begun := a.founded(), a.disk.number() != 0 // not under the lock: both may wait
+	a.ha.mu.Lock()
+	defer a.ha.mu.Unlock()
+	if (begun || a.founding.Load()) && !founded {
+		return false
+	}
+	a.ha.haFile = f
+	return true
+}
+
+const resourcesTick = time.Second
+
+// resourcesLoop notices that haresources is another one: it is then compared with those of
+// the other hosts, and with what the cluster runs. It applies nothing.
+func (a *Agent) resourcesLoop(ctx context.Context) {
+	if a.cfg.HADir == "" {
+		return
+	}
+	tick := a.grid.Ticker(resourcesTick)
+	defer tick.Stop()
+	for last := a.haresources().text; ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			tick.Next()
+		}
+		text, err := a.cfg.ResourcesNow()
+		if err == nil && text != last { // it may be half written
+			last = text
+			continue
+		}
+		if err == nil && text != a.haresources().text {
+			var f haFile
+			if f.text, f.groups, err = a.cfg.RereadResources(config.RealHAHost()); err == nil && a.goBy(f) {
+				a.log.Info("haresources was changed", "digest", resourcesDigest(f.text))
+			}
+		}
+		bad := ""
+		if err != nil {
+			bad = strings.ReplaceAll(err.Error(), "\n", "; ")
+		}
+		a.problems.set("haresources-file", bad)
+	}
 }

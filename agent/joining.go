@@ -219,6 +219,7 @@ func (a *Agent) decide(ctx context.Context) (bootstrap bool, err error) {
 	defer a.problems.clear("not-joined")
 	for ctx.Err() == nil {
 		fresh, member := 1, ""
+		ours := a.haresources().text
 		var uneven []string // whose haresources differ from ours, and where
 		for _, n := range a.cfg.Nodes {
 			if n.Name == a.cfg.Name {
@@ -236,8 +237,8 @@ func (a *Agent) decide(ctx context.Context) (bootstrap bool, err error) {
 				member = n.Name
 			case h.Digest != digest:
 				a.problems.set("founders-differ", fmt.Sprintf("%s has another list of founders, timing or port (digest %.8s, here %.8s)", n.Name, h.Digest, digest))
-			case h.Resources != a.cfg.Resources:
-				uneven = append(uneven, differing(n.Name, h.Resources, a.cfg.Name, a.cfg.Resources))
+			case h.Resources != ours:
+				uneven = append(uneven, differing(n.Name, h.Resources, a.cfg.Name, ours))
 			case h.State == peer.Fresh || h.State == peer.Founding:
 				fresh++
 			}
@@ -254,11 +255,10 @@ func (a *Agent) decide(ctx context.Context) (bootstrap bool, err error) {
 				return false, nil
 			}
 			out.note(a, member, err)
-		case fresh >= len(a.cfg.Nodes)/2+1 && (a.member == nil || a.member.Founder):
+		case fresh >= len(a.cfg.Nodes)/2+1 && (a.member == nil || a.member.Founder) && a.agree(ours):
 			a.log.Info("founding the cluster", "founders", len(a.cfg.Nodes), "agreeing", fresh)
 			a.problems.clear("founders-differ")
 			a.uneven(nil, true)
-			a.founding.Store(true)
 			return true, a.disk.setNumber(1)
 		}
 		sleepCtx(ctx, 100*time.Millisecond)
@@ -389,10 +389,11 @@ func (s service) Hello(asker string) peer.Hello {
 	a := s.a
 	h := peer.Hello{
 		Name: a.cfg.Name, Cluster: a.cfg.Cluster, Digest: a.cfg.Digest(), State: peer.Fresh,
-		Version: a.opts.Version, HeardMS: -1, Formed: a.lead.formedBy(a, a.host.Clock.Now()), Resources: a.cfg.Resources,
+		Version: a.opts.Version, HeardMS: -1, Formed: a.lead.formedBy(a, a.host.Clock.Now()),
 	}
-	if a.cfg.HADir != "" && !a.isWitness() {
-		h.Groups, _ = a.cfg.LoadGroups() // they were read with the rest
+	file := a.haresources()
+	if h.Resources = file.text; !a.isWitness() {
+		h.Groups = file.groups
 	}
 	switch n := a.node.Load(); {
 	case a.founded():

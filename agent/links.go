@@ -45,13 +45,13 @@ const (
 
 // linksLoop reports this node's devices.
 func (a *Agent) linksLoop(ctx context.Context) {
-	r := linkReport{Session: rand.Uint64(), Resources: a.ownResources()}
+	r := linkReport{Session: rand.Uint64()}
 	repeat := linksRepeat
 	for {
 		links, changed := a.kernel.Links()
 		r.Seq++
 		claims, heard := a.claims()
-		r.Links, r.Claims = worthTelling(links), claims
+		r.Links, r.Claims, r.Resources = worthTelling(links), claims, a.ownResources()
 		if pings := a.pingReport(a.host.Clock.Now()); !pings.same(r.Pings) {
 			r.Pings, repeat = pings, linksRepeat
 		}

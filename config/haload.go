@@ -54,7 +54,7 @@ func LoadHeartbeat(dir string, h HAHost, o HAOptions) (*Heartbeat, error) {
 	if cfSrc != nil {
 		cf = parseHaCf(r, cfFile, cfSrc)
 	}
-	resFile, resSrc := r.read(dir, "haresources", filepath.Join("..", "haresources"))
+	resFile, resSrc := r.resources(dir)
 	var lines []haGroup
 	if resSrc != nil {
 		var names []string
@@ -115,6 +115,11 @@ func haPlaces(lines []haGroup, groups []spec.Group) []place {
 		}
 	}
 	return out
+}
+
+// resources reads haresources.
+func (r *haReport) resources(dir string) (path string, src []byte) {
+	return r.read(dir, "haresources", filepath.Join("..", "haresources"))
 }
 
 // read returns the file called name in dir, or other, as some how-tos spell it. nil
