@@ -92,9 +92,7 @@ func (a *app) heartbeatText(v *validation) {
 		}
 	}
 	for _, d := range v.Findings {
-		severity := d.Severity
-		d.Severity = config.SeverityError // it stands in front
-		a.printf("%s: %s", severity, d)
+		a.printf("%s", judged(d))
 	}
 	switch {
 	case !v.OK:

@@ -33,7 +33,7 @@ func TestValidateHeartbeat(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			code, out, errs := h.run(append([]string{"validate"}, c.args...)...)
-			if code != c.code || errs != "" || !strings.HasSuffix(out, c.want) {
+			if code != c.code || errs != "" || !strings.HasSuffix(out, c.want) || strings.Contains(out, ": warning: ") {
 				t.Errorf("exit %d, stderr %q, stdout\n%s", code, errs, out)
 			}
 		})

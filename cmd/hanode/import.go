@@ -43,7 +43,7 @@ It overwrites nothing.`,
 			res, err := importFiles(ha, out)
 			return report(a, res, err, func(r *imported) {
 				for _, d := range r.Findings {
-					say(a.err, "%s: %s\n", d.Severity, d)
+					say(a.err, "%s\n", judged(d))
 				}
 				for _, f := range r.Files {
 					a.printf("wrote %s", f)

@@ -128,11 +128,18 @@ func (a *app) validationText(v *validation) {
 		return
 	}
 	for _, d := range v.Findings {
-		a.printf("%s: %s", d.Severity, d)
+		a.printf("%s", judged(d))
 	}
 	if v.OK {
 		a.printf("%s: a valid %s file", v.File, v.Kind)
 	} else {
 		a.printf("%s: not a valid %s file", v.File, v.Kind)
 	}
+}
+
+// judged is a finding with its severity in front, and only there.
+func judged(d config.Diagnostic) string {
+	severity := d.Severity
+	d.Severity = config.SeverityError
+	return fmt.Sprintf("%s: %s", severity, d)
 }
