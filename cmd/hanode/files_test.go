@@ -32,13 +32,14 @@ func TestValidate(t *testing.T) {
 		{"a broken cluster file", "web.hcl", "group \"web\" {\n  prefre = []\n}\n", nil, 2, "cluster", "prefre"},
 		{"an empty cluster file", "web.hcl", "", []string{"--as", "cluster"}, 0, "cluster", "a valid cluster file"},
 		{"a node file", "hanode.hcl", nodeFileText, []string{"--skip-host"}, 0, "node", "a valid node file"},
+		{"two nodes", "hanode.hcl", "name = \"a\"\ntwo_node = \"manual\"\nnode \"a\" { address = \"10.0.0.1\" }\nnode \"b\" { address = \"10.0.0.2\" }\n", []string{"--skip-host"}, 0, "node", "hanode.hcl:2: two_node = \"manual\": two nodes and no third vote"},
 		{"a node file of another host", "hanode.hcl", nodeFileText, nil, 2, "node", "not a valid node file"},
 		{"a broken node file", "hanode.hcl", "port = 99999\n", nil, 2, "node", "99999"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			path := h.write(c.file, c.text)
 			code, out, errs := h.run(append([]string{"validate", path}, c.args...)...)
-			if code != c.code || errs != "" || !strings.Contains(out, c.want) {
+			if code != c.code || errs != "" || !strings.Contains(out, c.want) || strings.Contains(out, ": warning: ") {
 				t.Errorf("exit %d, stdout %q, stderr %q", code, out, errs)
 			}
 			code, out, _ = h.run(append([]string{"validate", path, "--json"}, c.args...)...)
