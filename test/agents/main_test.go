@@ -24,7 +24,7 @@ import (
 )
 
 // wanted are the packages, apart from what they depend on.
-var wanted = []string{"resource-agents", "heartbeat", "drbd-utils", "apache2", "kmod", "psmisc", "procps", "e2fsprogs"}
+var wanted = []string{"resource-agents", "heartbeat", "drbd-utils", "apache2", "curl", "kmod", "psmisc", "procps", "e2fsprogs"}
 
 // insideVariable tells the second process of the test that it is in its namespaces,
 // and where the packages were unpacked.
