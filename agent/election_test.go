@@ -151,7 +151,10 @@ func TestTwoVotersLostInARow(t *testing.T) {
 					}
 					took := l.until("another leads", 10*time.Second, func() bool { return l.reigns(dead...) != "" })
 					t.Logf("%s is lost, another leads after %v", lost, took)
-					if bound := l.tm.Warntime + 100*time.Millisecond; took > bound {
+					// Mostly warntime, and a moment. Once in a hundred times some stand at once,
+					// because nobody knew yet that the second one led, and the next in turn makes
+					// it. Groups are taken over at deadtime in any case.
+					if bound := l.tm.Deadtime + 100*time.Millisecond; took > bound {
 						t.Errorf("it took %v, more than %v", took, bound)
 					}
 				}
