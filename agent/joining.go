@@ -8,14 +8,12 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
 	"hanode/api"
 	"hanode/cluster"
 	"hanode/fsm"
-	"hanode/internal/clock"
 	"hanode/internal/id"
 	"hanode/internal/netio"
 	"hanode/internal/spec"
@@ -264,30 +262,6 @@ func (a *Agent) decide(ctx context.Context) (bootstrap bool, err error) {
 		sleepCtx(ctx, 100*time.Millisecond)
 	}
 	return false, ctx.Err()
-}
-
-// outside is a node that its cluster does not let in.
-type outside struct {
-	since clock.Instant
-	why   string
-}
-
-// outsideFor is for how long that is nothing to speak of: an election may be under way.
-const outsideFor = 5 * time.Second
-
-// note logs what is new of it, and shows what lasts.
-func (o *outside) note(a *Agent, via string, err error) {
-	now, why := a.host.Clock.Now(), strings.ReplaceAll(err.Error(), "\n", "; ")
-	if o.since.IsZero() {
-		o.since = now
-	}
-	if why != o.why {
-		a.log.Info("cannot join yet", "via", via, "err", why)
-		o.why = why
-	}
-	if now.Elapsed(o.since) >= outsideFor {
-		a.problems.set("not-joined", "there is a cluster, and it does not let this node in: "+why)
-	}
 }
 
 func (a *Agent) hello(ctx context.Context, node string) (peer.Hello, error) {

@@ -210,7 +210,7 @@ type Resource struct {
 	// broadcast address; otherwise it is a /32 or /128.
 	Network bool `json:"network,omitempty"`
 	// Broadcast is its broadcast address where that is not the network's own; "" = it is.
-	// Version 2 of what nodes say to each other.
+	// Nodes that speak version 1 (package fsm) do not know it.
 	Broadcast string `json:"broadcast,omitempty"`
 	// Source lets the host choose it as the source of what it sends.
 	Source bool `json:"source,omitempty"`
