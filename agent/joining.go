@@ -150,7 +150,7 @@ func (a *Agent) enter(ctx context.Context) error {
 	}
 	n, err := cluster.Start(cluster.Config{
 		Name: a.cfg.Name, Disk: a.disk.number(), Machine: a.machine, Stores: stores, Log: a.log,
-		Listener: a.mux.Protocol(alpnRaft), Reachable: a.hearsLately, Settled: a.settled,
+		Listener: a.mux.Protocol(alpnRaft), Reachable: a.hearsLately, Settled: a.settled, Grid: a.grid,
 		Dial: func(ctx context.Context, node string) (net.Conn, error) { return a.dialTLS(ctx, node, alpnRaft) },
 	})
 	if err != nil {

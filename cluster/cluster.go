@@ -8,6 +8,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,6 +22,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"hanode/fsm"
+	"hanode/internal/grid"
 	"hanode/internal/logbridge"
 )
 
@@ -50,6 +52,9 @@ type Config struct {
 	// since; it is told again only now and then what it has acknowledged. nil = never.
 	// As quick as Reachable.
 	Settled func(node string) bool
+	// Grid is what idle appends go out on, those to all followers at once; nil = one of
+	// its own.
+	Grid    *grid.Grid
 	Machine *fsm.Machine
 	Stores  Stores
 	Log     *slog.Logger
@@ -119,6 +124,7 @@ func Start(cfg Config) (*Node, error) {
 		return p
 	}
 	n.trans = newTransport(inner, ServerID(cfg.Name, cfg.Disk), cfg.Name, n.hung, cfg.Reachable, cfg.Settled)
+	n.trans.grid = cmp.Or(cfg.Grid, n.trans.grid)
 	rc := raft.DefaultConfig()
 	rc.LocalID = raft.ServerID(ServerID(cfg.Name, cfg.Disk))
 	rc.HeartbeatTimeout, rc.ElectionTimeout, rc.LeaderLeaseTimeout = raftTimeout, raftTimeout, raftLease

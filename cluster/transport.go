@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"hanode/internal/grid"
 )
 
 // streamLayer lets raft speak to nodes by name: the address of a server is the
@@ -103,6 +105,7 @@ type transport struct {
 	hung      func() bool            // a leader that is must fall silent
 	reachable func(node string) bool // nil = always
 	settled   func(node string) bool // nil = never
+	grid      *grid.Grid             // of idle appends
 	idle      idle
 	raft      atomic.Pointer[raft.Raft] // nil until it exists
 	ch        chan raft.RPC
@@ -112,7 +115,7 @@ type transport struct {
 }
 
 func newTransport(inner *raft.NetworkTransport, id, name string, hung func() bool, reachable, settled func(string) bool) *transport {
-	t := &transport{NetworkTransport: inner, id: id, name: name, hung: hung, reachable: reachable, settled: settled, ch: make(chan raft.RPC), done: make(chan struct{})}
+	t := &transport{NetworkTransport: inner, id: id, name: name, hung: hung, reachable: reachable, settled: settled, grid: grid.New(), ch: make(chan raft.RPC), done: make(chan struct{})}
 	t.wg.Go(func() {
 		for {
 			select {
@@ -198,7 +201,7 @@ func (t *transport) rest(id raft.ServerID, args *raft.AppendEntriesRequest, resp
 		return false, nil
 	}
 	if r.CurrentTerm() == args.Term && r.LastIndex() == args.PrevLogEntry && r.CommitIndex() == args.LeaderCommitIndex {
-		timer := time.NewTimer(rest)
+		timer := time.NewTimer(min(rest, t.grid.Until(idleEvery)))
 		defer timer.Stop()
 		select {
 		case <-timer.C:
