@@ -42,6 +42,8 @@ type Options struct {
 	// of upgrades.
 	Speaks int
 	Host   *Host // nil = this host
+	// Servers is how many nodes have the log, see failover.VoterInputs; 0 = as many as usual.
+	Servers int
 	// Supervisor is told how this agent lives; nil = nobody is.
 	Supervisor Supervisor
 }
@@ -102,6 +104,7 @@ type Agent struct {
 	// reporting has a place for each report that is under way.
 	reporting chan struct{}
 	lead      leading
+	following following
 	fit       fitness
 	foreign   foreign
 	present   present

@@ -104,6 +104,9 @@ func (a *Agent) leader(n *cluster.Node) (string, uint64) {
 			name, term = from, h.beat.Term
 		}
 	}
+	if told, in := a.leaderTold(); told != "" && in > term || name == "" && told != "" {
+		name, term = told, in
+	}
 	return name, term
 }
 

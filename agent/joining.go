@@ -100,7 +100,7 @@ func (a *Agent) takePart(ctx context.Context) error {
 	defer cancel()
 	n := a.node.Load()
 	loops.Go(func() { n.WhileLeader(ctx, a.leadLoop) })
-	for _, loop := range []func(context.Context){a.readyLoop, a.diskLoop, a.heldLoop, a.watchState} {
+	for _, loop := range []func(context.Context){a.readyLoop, a.diskLoop, a.heldLoop, a.watchState, a.followLoop} {
 		loops.Go(func() { loop(ctx) })
 	}
 	if a.manual() {

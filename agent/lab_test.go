@@ -256,7 +256,7 @@ func (h *host) start() {
 		return
 	}
 	fits := h.fits
-	opts := Options{Version: "test", Speaks: h.speaks, Log: log, Supervisor: told{func() { h.mu.Lock(); h.ready = true; h.mu.Unlock() }}, Host: &Host{
+	opts := Options{Version: "test", Speaks: h.speaks, Log: log, Servers: *simServers, Supervisor: told{func() { h.mu.Lock(); h.ready = true; h.mu.Unlock() }}, Host: &Host{
 		Network: h.wire, Clock: gatedClock{agentClock{h}, sys}, ID: fmt.Sprintf("boot-%s-%d", h.name, h.boot),
 		Boot: fmt.Sprint(h.boot), Machine: h.name, Watchdog: h.dog,
 		Ping: func(_ context.Context, host string) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -320,12 +321,18 @@ func (a *Agent) members(ctx context.Context) error {
 		in[s.Name] = s
 	}
 	heard := a.ears.all()
+	votes := a.voterInputs(n, a.inputs())
+	add, drop := failover.NextServers(votes, slices.Sorted(maps.Keys(in)))
+	if drop != "" && !in[drop].Voter {
+		a.log.Info("removing a server; the node follows a voter from now on", "node", drop)
+		return n.Remove(in[drop].ID)
+	}
 	var leaving *fsm.Node
 	for _, name := range st.NodeNames() {
 		node := st.Nodes[name]
 		s, ok := in[name]
 		switch {
-		case !ok && !node.Leaving:
+		case !ok && name == add:
 			a.log.Info("adding a server without a vote until it has caught up", "node", name, "disk", node.Disk)
 			return n.AddNonvoter(name, node.Disk)
 		case ok && stoppedVoter(st, node, s, a.cfg.Name):
@@ -361,7 +368,7 @@ func (a *Agent) members(ctx context.Context) error {
 		return err
 	}
 	if !st.Maintenance {
-		if next, why := failover.NextVoters(a.voterInputs(n, a.inputs())); next != nil {
+		if next, why := failover.NextVoters(votes); next != nil {
 			return a.changeVoters(ctx, n, st, next, why)
 		}
 	}

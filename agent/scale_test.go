@@ -2,10 +2,13 @@ package agent
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"hanode/api"
+	"hanode/cluster"
 	"hanode/internal/clock"
 	"hanode/internal/id"
 	"hanode/lease"
@@ -106,4 +109,83 @@ func TestListsInParts(t *testing.T) {
 	if e.of("v").silent(at(1400), time.Second)[first[0]] != false {
 		t.Error("a list of an older registration counts")
 	}
+}
+
+// plain are the nodes that are no servers of raft.
+func (l *lab) plain() (out []string) {
+	lead := l.on(l.leader()).node.Load()
+	servers, err := lead.Members()
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	for _, n := range l.nodes {
+		if !slices.ContainsFunc(servers, func(m cluster.Member) bool { return m.Name == n.Name }) {
+			out = append(out, n.Name)
+		}
+	}
+	return out
+}
+
+func (l *lab) follows(name string) string {
+	if v := l.on(name).following.voter.Load(); v != nil {
+		return *v
+	}
+	return ""
+}
+
+// Nodes beyond the seven that have the log follow a voter: they hear of what is decided,
+// own groups, and take over; when their voter dies they go on with the next; and when too
+// few are left that have the log, one of them gets it.
+func TestNodesBeyondTheServers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := manyNodes(t, 3)
+		defer l.close()
+		l.until("three are no servers", 30*time.Second, func() bool { return l.leader() != "" && len(l.plain()) == 3 })
+		plain := l.plain()
+		l.until("they follow", 10*time.Second, func() bool {
+			return !slices.ContainsFunc(plain, func(n string) bool { return l.follows(n) == "" })
+		})
+		l.until("a move to one of them", 10*time.Second, func() bool {
+			_, err := l.on(l.leader()).Move(t.Context(), api.MoveRequest{Group: "web", To: plain[0], Wait: 3 * time.Second})
+			return err == nil
+		})
+		l.until("it holds", 5*time.Second, l.held(plain[0]))
+
+		done := l.silence(vipA)
+		voter := l.follows(plain[0])
+		l.hosts[voter].powerCut()
+		l.until("it follows another", 10*time.Second, func() bool { v := l.follows(plain[0]); return v != "" && v != voter })
+		if longest, moves := done(); longest > 5*time.Millisecond || moves > 0 {
+			t.Errorf("the holder whose voter died was silent for %v and moved %d times", longest, moves)
+		}
+		if err := l.on(plain[1]).Maintenance(t.Context(), true); err != nil {
+			t.Errorf("a command through a node that follows: %v", err)
+		}
+		if err := l.on(plain[2]).Maintenance(t.Context(), false); err != nil {
+			t.Errorf("a command through a node that follows: %v", err)
+		}
+		l.hosts[plain[0]].powerCut()
+		d := l.until("takeover from a node that follows", 5*time.Second, func() bool { w := l.answers(vipA); return len(w) == 1 && w[0] != plain[0] })
+		if d > l.tm.Deadtime+100*time.Millisecond {
+			t.Errorf("it took %v", d)
+		}
+		// The dead voter is replaced, and the place of the one that replaced it is filled.
+		l.until("the dead voter follows none, and one that followed is a server", 2*time.Minute, func() bool {
+			return l.leader() != "" && slices.Contains(l.plain(), voter) && slices.ContainsFunc(plain[1:], func(n string) bool { return !slices.Contains(l.plain(), n) })
+		})
+		l.hosts[voter].start()
+		l.hosts[plain[0]].start()
+		l.until("all know the same", time.Minute, func() bool {
+			var at []uint64
+			for _, n := range l.nodes {
+				a, _ := l.hosts[n.Name].running()
+				if a == nil {
+					return false
+				}
+				i, _ := a.machine.Last()
+				at = append(at, i)
+			}
+			return slices.Min(at) == slices.Max(at)
+		})
+	})
 }

@@ -24,6 +24,7 @@ var (
 	simFor     = flag.Duration("sim.for", 0, "begin no schedule after this much real time; 0 = no limit")
 	simWorkers = flag.Int("sim.workers", 0, "schedules that run at the same time; 0 = one per processor")
 	simLog     = flag.Bool("sim.log", false, "log every node of a lab to standard error")
+	simServers = flag.Int("sim.servers", 0, "how many nodes of a lab have the log, see Options.Servers; the rest follow a voter")
 )
 
 // healWithin is how long a cluster may take, once nothing is wrong any more, until

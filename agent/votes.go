@@ -14,7 +14,7 @@ const lagging = 64
 // voterInputs is what the choice of voters depends on, as this leader knows it.
 func (a *Agent) voterInputs(n *cluster.Node, in failover.Inputs) failover.VoterInputs {
 	out := failover.VoterInputs{
-		State: in.State, Health: in.Health, Leader: a.cfg.Name,
+		State: in.State, Health: in.Health, Leader: a.cfg.Name, Servers: a.opts.Servers,
 		Silent: map[string]time.Duration{}, Current: map[string]bool{},
 	}
 	now := a.now()

@@ -247,6 +247,16 @@ func (n *Node) Leader() (string, uint64) {
 	return string(addr), n.raft.CurrentTerm()
 }
 
+// Fed reports whether the log comes to this node: it leads, or heard of a leader within
+// limit. A server that was taken out of raft hears of none any more.
+func (n *Node) Fed(limit time.Duration) bool {
+	if n.raft.State() == raft.Leader {
+		return true
+	}
+	at := n.raft.LastContact()
+	return !at.IsZero() && time.Since(at) < limit
+}
+
 // IsLeader reports whether this node leads, as far as it knows.
 func (n *Node) IsLeader() bool { return n.raft.State() == raft.Leader }
 
@@ -523,7 +533,7 @@ func (a machine) Apply(l *raft.Log) any {
 	if l.Type != raft.LogCommand {
 		return nil
 	}
-	res := a.m.Apply(l.Index, l.Data)
+	res := a.m.ApplyEntry(fsm.Entry{Index: l.Index, Term: l.Term, Data: l.Data})
 	a.moved()
 	return res
 }

@@ -24,6 +24,9 @@ type VoterInputs struct {
 	// Current nodes have all of the log on their disks, but for what was added just now.
 	Current map[string]bool
 	Leader  string
+	// Servers is how many nodes have the log, if there are more; 0 = MostServers. Never
+	// fewer than are to vote.
+	Servers int
 }
 
 const (
@@ -156,6 +159,58 @@ func (in VoterInputs) spare(voters []string) string {
 			cmp.Compare(a, b),
 		)
 	})
+}
+
+// MostServers is how many nodes have the log: those that vote and two more, so that the
+// place of a voter that is lost is taken at once by one that has it. The rest follow a
+// voter's stream.
+const MostServers = 7
+
+// NextServers says which node is to be given the log next, and which of servers is not to
+// have it any more; "" = none.
+func NextServers(in VoterInputs, servers []string) (add, drop string) {
+	most := max(cmp.Or(in.Servers, MostServers), wantedVoters(len(in.eligible())))
+	has := func(name string) bool { return slices.Contains(servers, name) }
+	members := in.State.NodeNames()
+	staying := slices.DeleteFunc(slices.Clone(members), func(name string) bool { return in.State.Nodes[name].Leaving })
+	for _, v := range in.State.Voters.Names {
+		if !has(v) && slices.Contains(staying, v) {
+			return v, ""
+		}
+	}
+	if len(members) <= most {
+		for _, name := range staying {
+			if !has(name) {
+				return name, ""
+			}
+		}
+		return "", ""
+	}
+	all := in
+	all.Current = map[string]bool{}
+	for _, name := range members {
+		all.Current[name] = true
+	}
+	fit := all.best(servers)
+	if len(servers) < most {
+		return fit, ""
+	}
+	var spare []string
+	for _, name := range servers {
+		if !in.State.Voters.Has(name) {
+			spare = append(spare, name)
+		}
+	}
+	slices.Sort(spare)
+	for _, name := range spare {
+		if in.gone(name) && fit != "" {
+			return "", name
+		}
+	}
+	if len(servers) > most && len(spare) > 0 {
+		return "", spare[len(spare)-1]
+	}
+	return "", ""
 }
 
 // NextVoters is the next list of lease voters, which differs from the one of the state

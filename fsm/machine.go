@@ -34,6 +34,7 @@ type Machine struct {
 
 	watch []func(Change)
 	copy  atomic.Pointer[State] // of st as it is; nil = none was asked for
+	tail  tail
 }
 
 // Change tells a watcher what an entry touched. It is called in log order with
@@ -100,6 +101,12 @@ func (m *Machine) Broken() error {
 // Apply applies the entry at index. Entries arrive in order; one that was applied
 // already comes again after Restore and changes nothing.
 func (m *Machine) Apply(index uint64, data []byte) Result {
+	return m.ApplyEntry(Entry{Index: index, Data: data})
+}
+
+// ApplyEntry is Apply for an entry whose term is known.
+func (m *Machine) ApplyEntry(e Entry) Result {
+	index, data := e.Index, e.Data
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.broken != nil {
@@ -120,6 +127,7 @@ func (m *Machine) Apply(index uint64, data []byte) Result {
 	res := m.st.apply(cmd)
 	m.st.Index = index
 	m.copy.Store(nil)
+	m.tail.add(e)
 	slices.Sort(res.Touched)
 	res.Touched = slices.Compact(res.Touched)
 	m.notify(Change{State: m.st, Groups: res.Touched, Registers: cmd.registers()})
@@ -157,6 +165,10 @@ func (m *Machine) notify(c Change) {
 func (m *Machine) Snapshot() ([]byte, error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
+	return m.render()
+}
+
+func (m *Machine) render() ([]byte, error) {
 	b, err := json.Marshal(m.st)
 	if err != nil {
 		return nil, fmt.Errorf("encode snapshot: %w", err)
@@ -168,7 +180,10 @@ func (m *Machine) Snapshot() ([]byte, error) {
 // not hear that its snapshot arrived sends it again, and raft applies anew what came
 // after it. A voter must not forget meanwhile what it knew, a fence for one. On error
 // nothing changed.
-func (m *Machine) Restore(b []byte) error {
+func (m *Machine) Restore(b []byte) error { return m.RestoreAt(b, 0) }
+
+// RestoreAt is Restore of a state whose newest entry has that term; 0 = not known.
+func (m *Machine) RestoreAt(b []byte, term uint64) error {
 	st := &State{}
 	err := decode(b, st)
 	if err == nil {
@@ -192,6 +207,7 @@ func (m *Machine) Restore(b []byte) error {
 	}
 	m.st = st
 	m.copy.Store(nil)
+	m.tail.reset(st.Index, term)
 	m.notify(Change{State: m.st, All: true, Registers: true})
 	return nil
 }

@@ -96,6 +96,7 @@ type Service interface {
 	// Join lets a host in; see Door.
 	Doorkeeper
 	KeyKeeper
+	Follower
 	// Check looks whether this host has what the groups take.
 	Check(ctx context.Context, groups []spec.Group) Fitness
 	// Fit takes asker's word of itself.
@@ -154,6 +155,7 @@ func NewServer(svc Service, operator http.Handler, log *slog.Logger) *Server {
 		answer(w, m, err)
 	})
 	fit(mux, svc)
+	follow(mux, svc)
 	report(mux, svc)
 	adopt(mux, svc)
 	passJoin(mux, svc)

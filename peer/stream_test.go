@@ -1,0 +1,69 @@
+package peer
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Follow answers with frames that tell what was asked, then with as many as it is told to.
+func (a *agent) Follow(ctx context.Context, index, term uint64, send func(...Frame) error) error {
+	a.asked("follower")
+	if a.err != nil {
+		return a.err
+	}
+	if err := send(Frame{Kind: FrameLeader, Term: term, Data: []byte("b")}, Frame{Kind: FrameSnapshot, Index: index, Term: 3, Data: bytes.Repeat([]byte("s"), 1<<20)}); err != nil {
+		return err
+	}
+	for i := range uint64(3) {
+		if err := send(Frame{Kind: FrameEntry, Index: index + i + 1, Term: 3, Data: []byte{byte(i)}}); err != nil {
+			return err
+		}
+	}
+	if index == 99 { // silent from here on
+		<-ctx.Done()
+	}
+	return errors.New("b does not vote any more")
+}
+
+func TestFollow(t *testing.T) {
+	l := newLab(t, nil)
+	c := l.client("a")
+	var got []Frame
+	take := func(f Frame) error { got = append(got, f); return nil }
+	if err := c.Follow(t.Context(), "b", 7, 2, take); err == nil || !errors.Is(err, io.EOF) {
+		t.Errorf("the stream ended with %v", err)
+	}
+	if len(got) != 5 || got[0].Term != 2 || string(got[0].Data) != "b" || got[1].Index != 7 || len(got[1].Data) != 1<<20 || got[4].Index != 10 || got[4].Data[0] != 2 {
+		t.Errorf("%d frames came", len(got))
+	}
+	stop := errors.New("enough")
+	if err := c.Follow(t.Context(), "b", 7, 2, func(Frame) error { return stop }); !errors.Is(err, stop) {
+		t.Errorf("the taker's own error came back as %v", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if err := c.Follow(ctx, "b", 99, 2, take); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a stream that brings nothing ended with %v", err)
+	}
+	l.svc.err = errors.New("b does not vote")
+	if err := c.Follow(t.Context(), "b", 7, 2, take); err == nil || !strings.Contains(err.Error(), "b does not vote") {
+		t.Errorf("a refusal came as %v", err)
+	}
+}
+
+// FuzzReadFrame: whatever comes, memory is taken for what came only.
+func FuzzReadFrame(f *testing.F) {
+	f.Add([]byte{1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 1, 'x'})
+	f.Add([]byte{2, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2, 15, 255, 255, 255, 'x'})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		frame, err := readFrame(bytes.NewReader(b))
+		if err == nil && (len(frame.Data) > len(b) || frame.Kind < FrameEntry || frame.Kind > FrameLeader) {
+			t.Errorf("%+v of %x", frame, b)
+		}
+	})
+}
