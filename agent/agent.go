@@ -105,6 +105,7 @@ type Agent struct {
 	reporting chan struct{}
 	lead      leading
 	following following
+	followed  followed
 	fit       fitness
 	foreign   foreign
 	present   present
@@ -183,6 +184,7 @@ func New(cfg *config.Node, opts Options) (*Agent, error) {
 	}
 	a.machine.Lower(speaks(opts.Speaks))
 	a.hold.tokens = map[id.Claim]tokenAt{}
+	a.followed.wholes = make(chan struct{}, maxWholes)
 	a.two.manual.Store(cfg.Manual())
 	if cfg.HADir != "" {
 		if a.ha.groups, err = cfg.LoadGroups(); err != nil {

@@ -15,15 +15,20 @@ import (
 	"hanode/peer"
 )
 
-// A node that is no server of raft follows one that is: it gets what that applies, in the
+// A node that is no server of raft follows one that is: it gets what that applied, in the
 // same order, into its own copy of the state, and nothing above the copy can tell who feeds
 // it. Any voter will do, and the next one goes on where the one before ended. A stream that
 // breaks costs no lease, for that lives from beats, and no service; it costs news.
 
 // following is whom this node follows. Safe for concurrent use.
 type following struct {
+	known []string // who votes, as a member said; followLoop's
+	asked int      // members that were asked for it; followLoop's
+
 	voter  atomic.Pointer[string] // nil = nobody
+	wholes atomic.Uint64          // how often all of the state came, and not only what is new
 	leader atomic.Pointer[toldLeader]
+	fed    atomic.Pointer[clock.Instant] // when raft or a stream fed this node last; nil = never
 }
 
 // toldLeader is who leads, as the one who is followed says.
@@ -33,33 +38,27 @@ type toldLeader struct {
 	at   clock.Instant
 }
 
-// For how long nothing may come from raft before a node looks for somebody to follow: one
-// that votes, as far as it knows, has other things to worry about first.
 const (
+	// For how long nothing may come from raft before a node looks for somebody to follow:
+	// one that votes, as far as it knows, has other things to worry about first.
 	unfed      = 2 * time.Second
 	unfedVoter = 10 * time.Second
 	followTick = 200 * time.Millisecond
+	mostWait   = 10 // ticks between two tries
 	signOfLife = time.Second
+	// missesNews is for how long a node may be fed by nobody before that is a problem.
+	missesNews = 30 * time.Second
 )
 
-// lacksFeed reports whether nobody feeds this node's copy of the state.
-func (a *Agent) lacksFeed(n *cluster.Node) bool {
-	if a.manual() {
-		return false // its two nodes are servers, and know best from each other
-	}
-	limit := unfed
+// fed reports whether raft or a stream feeds this node's copy of the state.
+func (a *Agent) fed(n *cluster.Node) bool {
 	votes := false
 	a.machine.View(func(s *fsm.State) { votes = s.Voters.Has(a.cfg.Name) })
+	limit := unfed
 	if votes {
 		limit = unfedVoter
 	}
-	if n.Fed(limit) {
-		return false
-	}
-	if n.Position() == (cluster.Position{}) {
-		return true // it was never a server
-	}
-	return a.host.Clock.Now().Elapsed(a.born) >= limit
+	return n.Fed(limit) || a.host.Clock.Now().Elapsed(a.born) < limit && n.HasLog()
 }
 
 // followLoop follows somebody while raft does not feed this node.
@@ -67,9 +66,25 @@ func (a *Agent) followLoop(ctx context.Context) {
 	n := a.node.Load()
 	tick := a.grid.Ticker(followTick)
 	defer tick.Stop()
+	wait, next := 0, 1 // ticks
 	for {
-		if a.lacksFeed(n) {
-			a.followAny(ctx, n)
+		// With two_node = "manual" the two nodes are servers, and know best from each other;
+		// and who was given up follows nobody.
+		switch {
+		case a.manual() || a.old.Load() || a.fed(n):
+			a.noteFed()
+			next = 1
+			a.tellUnfed(nil)
+		case wait > 0: // while nobody leads, a thousand of them must not ask all the time
+			wait--
+		default:
+			began, err := a.followAny(ctx, n)
+			if began {
+				next = 1
+			} else {
+				wait, next = next, min(2*next, mostWait)
+			}
+			a.tellUnfed(err)
 		}
 		select {
 		case <-ctx.Done():
@@ -80,16 +95,43 @@ func (a *Agent) followLoop(ctx context.Context) {
 	}
 }
 
-// leaders are whom a node may follow, in an order of its own, so that a thousand of them do
-// not all follow the first; those that are not heard come last.
-func (a *Agent) leaders() []string {
+func (a *Agent) noteFed() {
+	now := a.host.Clock.Now()
+	a.following.fed.Store(&now)
+}
+
+// behind is for how long this node may have missed news.
+func (a *Agent) behind() time.Duration {
+	at := a.born
+	if t := a.following.fed.Load(); t != nil {
+		at = *t
+	}
+	return a.host.Clock.Now().Elapsed(at)
+}
+
+// tellUnfed shows, or takes back, that this node gets no news; err says why it follows
+// nobody.
+func (a *Agent) tellUnfed(err error) {
+	d := a.behind()
+	switch {
+	case d < missesNews:
+		a.problems.clear("follows-nobody")
+	case err != nil:
+		a.problems.set("follows-nobody", fmt.Sprintf("no voter has told this node for %v what is decided: %v", d.Truncate(time.Second), err))
+	}
+}
+
+// toFollow are whom a node may follow, in an order of its own, so that a thousand of them
+// do not all follow the first; those that are not heard come last. For followLoop only.
+func (a *Agent) toFollow() []string {
 	var names []string
 	a.machine.View(func(s *fsm.State) { names = slices.Clone(s.Voters.Names) })
 	if len(names) == 0 {
 		names = a.mayVote()
 	}
-	names = without(names, a.cfg.Name)
+	names = without(append(names, a.following.known...), a.cfg.Name)
 	slices.Sort(names)
+	names = slices.Compact(names)
 	if len(names) == 0 {
 		return nil
 	}
@@ -111,22 +153,44 @@ func (a *Agent) leaders() []string {
 	return names
 }
 
-// followAny follows the first that lets it, until that ends.
-func (a *Agent) followAny(ctx context.Context, n *cluster.Node) {
-	var errs []error
-	for _, voter := range a.leaders() {
-		began := false
+// followAny follows the first that lets it, until that ends. began: one did; err says why it
+// ended, or why nobody does.
+func (a *Agent) followAny(ctx context.Context, n *cluster.Node) (began bool, err error) {
+	errs := []error{errors.New("no voter to follow")}
+	for _, voter := range a.toFollow() {
 		err := a.follow(ctx, n, voter, &began)
 		if ctx.Err() != nil {
-			return
+			return began, ctx.Err()
 		}
 		if began {
 			a.log.Info("the stream from a voter ended", "voter", voter, "why", err)
-			return // the next is found in a moment
+			a.following.known = nil
+			return true, err // the next is found in a moment
 		}
 		errs = append(errs, err)
 	}
-	a.log.Debug("nobody to follow yet", "err", errors.Join(errs...))
+	a.askWhoVotes(ctx)
+	err = errors.Join(errs...)
+	a.log.Debug("nobody to follow yet", "err", err)
+	return false, err
+}
+
+// askWhoVotes asks one member, another one each time: all that voted when this node was
+// last told may be gone for good, and so may this node's membership.
+func (a *Agent) askWhoVotes(ctx context.Context) {
+	others := a.others()
+	if len(others) == 0 {
+		return
+	}
+	a.following.asked++
+	h, err := a.hello(ctx, others[a.following.asked%len(others)])
+	switch {
+	case err != nil:
+	case h.Removed:
+		a.expelled()
+	case h.State == peer.Member:
+		a.following.known = h.Voters
+	}
 }
 
 var errFed = errors.New("raft feeds this node")
@@ -135,7 +199,6 @@ var errFed = errors.New("raft feeds this node")
 // this node.
 func (a *Agent) follow(ctx context.Context, n *cluster.Node, voter string, began *bool) error {
 	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
 	watch := a.grid.Ticker(followTick)
 	ended := make(chan struct{})
 	go func() {
@@ -152,40 +215,52 @@ func (a *Agent) follow(ctx context.Context, n *cluster.Node, voter string, began
 			switch {
 			case n.Fed(unfed):
 				cancel(errFed)
+			case a.old.Load():
+				cancel(errors.New("this node was given up"))
 			case heard && a.isSilent(voter, a.host.Clock.Now()):
 				cancel(fmt.Errorf("%s is silent", voter))
 			}
 		}
 	}()
-	defer func() { cancel(nil); <-ended }()
-	defer a.following.voter.Store(nil)
-	index, term := a.machine.Last()
-	return a.peers.Follow(ctx, voter, index, term, func(f peer.Frame) error {
+	defer func() {
+		cancel(nil)
+		<-ended
+		a.following.voter.Store(nil)
+		n.Abstain(false)
+	}()
+	from := peer.Place{Generation: a.disk.generation()}
+	from.Index, from.Term = a.machine.Last()
+	return a.peers.Follow(ctx, voter, from, func(f peer.Frame) error {
+		if err := a.take(n, f); err != nil {
+			return err
+		}
 		if !*began {
 			*began = true
 			a.following.voter.Store(&voter)
-			a.log.Info("following a voter", "voter", voter, "from", index)
+			// There is a leader, and it does not count this node among its servers, or cannot
+			// reach it. To ask for votes would only disturb.
+			n.Abstain(true)
+			a.problems.clear("follows-nobody")
+			a.log.Info("following a voter", "voter", voter, "from", from.Index)
 		}
-		return a.take(voter, f)
+		a.noteFed()
+		return nil
 	})
 }
 
-// take feeds one frame to the copy.
-func (a *Agent) take(voter string, f peer.Frame) error {
+// take feeds one frame to the copy. A leader takes none: what it proposed itself must come
+// from raft first, which has the verdict for the proposer.
+func (a *Agent) take(n *cluster.Node, f peer.Frame) error {
+	if n.IsLeader() {
+		return errFed
+	}
 	switch f.Kind {
 	case peer.FrameEntry:
 		a.machine.ApplyEntry(fsm.Entry{Index: f.Index, Term: f.Term, Data: f.Data})
 		return a.machine.Broken()
 	case peer.FrameSnapshot:
-		if err := a.machine.RestoreAt(f.Data, f.Term); err != nil {
-			return err
-		}
-		have := uint64(0)
-		a.machine.View(func(s *fsm.State) { have = s.Index })
-		if have > f.Index {
-			// What came next would be applied to something else.
-			return fmt.Errorf("%s is at entry %d, this node knows up to %d; it follows one that knows more", voter, f.Index, have)
-		}
+		a.following.wholes.Add(1)
+		return a.machine.CatchUp(f.Data, f.Term)
 	case peer.FrameLeader:
 		a.following.leader.Store(&toldLeader{string(f.Data), f.Term, a.host.Clock.Now()})
 	}
@@ -202,29 +277,42 @@ func (a *Agent) leaderTold() (string, uint64) {
 	return t.name, t.term
 }
 
-// Follow lets another node follow this one, which must vote, have caught up, and hear of
-// the leader itself.
-func (s service) Follow(ctx context.Context, index, term uint64, send func(...peer.Frame) error) error {
+// followed is what a node needs that others follow. Safe for concurrent use.
+type followed struct {
+	count  atomic.Int64  // that follow this node
+	wholes chan struct{} // has a place for each that is sent all of the state just now
+}
+
+// maxWholes bounds the copies of the state in memory that are being sent: a hundred nodes
+// may start at once.
+const maxWholes = 4
+
+// Follow lets asker follow this node, which must vote, have caught up, and hear of the
+// leader itself.
+func (s service) Follow(ctx context.Context, asker string, from peer.Place, send func(...peer.Frame) error) error {
 	a := s.a
+	if err := a.mayFollow(asker, from.Generation); err != nil {
+		return err
+	}
+	a.followed.count.Add(1)
+	defer a.followed.count.Add(-1)
 	tick := time.NewTicker(signOfLife)
 	defer tick.Stop()
-	next := func() ([]fsm.Entry, <-chan struct{}, bool) { return a.machine.After(index, term) }
+	index := from.Index
+	next := func() ([]fsm.Entry, <-chan struct{}, bool) { return a.machine.After(index, from.Term) }
 	for {
-		n, err := a.followed()
+		n, err := a.isFollowable()
 		if err != nil {
 			return err
 		}
-		leader, in := a.leader(n)
-		frames := []peer.Frame{{Kind: peer.FrameLeader, Term: in, Data: []byte(leader)}}
 		entries, news, ok := next()
 		if !ok {
-			data, i, of, err := a.machine.Whole()
-			if err != nil {
+			if index, err = a.sendWhole(ctx, send); err != nil {
 				return err
 			}
-			frames = append(frames, peer.Frame{Kind: peer.FrameSnapshot, Index: i, Term: of, Data: data})
-			index = i
 		}
+		leader, in := a.leader(n)
+		frames := []peer.Frame{{Kind: peer.FrameLeader, Term: in, Data: []byte(leader)}}
 		for _, e := range entries {
 			frames = append(frames, peer.Frame{Kind: peer.FrameEntry, Index: e.Index, Term: e.Term, Data: e.Data})
 			index = e.Index
@@ -244,8 +332,38 @@ func (s service) Follow(ctx context.Context, index, term uint64, send func(...pe
 	}
 }
 
-// followed says why nobody should follow this node.
-func (a *Agent) followed() (*cluster.Node, error) {
+// sendWhole sends all of the state, which is as after entry index.
+func (a *Agent) sendWhole(ctx context.Context, send func(...peer.Frame) error) (index uint64, err error) {
+	select {
+	case a.followed.wholes <- struct{}{}:
+		defer func() { <-a.followed.wholes }()
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	case <-a.ctx.Done():
+		return 0, a.ctx.Err()
+	}
+	data, index, term, err := a.machine.Whole()
+	if err != nil {
+		return 0, err
+	}
+	return index, send(peer.Frame{Kind: peer.FrameSnapshot, Index: index, Term: term, Data: data})
+}
+
+// mayFollow says why a node may not begin to follow anybody of this cluster, or nil.
+func (a *Agent) mayFollow(asker string, generation uint64) (err error) {
+	a.machine.View(func(s *fsm.State) {
+		switch n := s.Nodes[asker]; {
+		case n == nil || n.Removed:
+			err = fmt.Errorf("%s is not a member of this cluster; it was removed, or has just joined", asker)
+		case generation != s.Generation:
+			err = fmt.Errorf("%s is in generation %d of the cluster, and this is generation %d", asker, generation, s.Generation)
+		}
+	})
+	return err
+}
+
+// isFollowable says why nobody should follow this node.
+func (a *Agent) isFollowable() (*cluster.Node, error) {
 	n := a.node.Load()
 	a.grant.Lock()
 	votes := a.grant.voter && a.grant.IsReady()
@@ -255,6 +373,8 @@ func (a *Agent) followed() (*cluster.Node, error) {
 		return nil, fmt.Errorf("%s does not vote, or has not caught up", a.cfg.Name)
 	case !n.Fed(unfed):
 		return nil, fmt.Errorf("%s hears of no leader itself", a.cfg.Name)
+	case a.old.Load():
+		return nil, fmt.Errorf("%s was given up", a.cfg.Name)
 	case a.manual():
 		return nil, errors.New("with two_node = \"manual\" nobody follows")
 	}

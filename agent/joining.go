@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -13,6 +14,7 @@ import (
 
 	"hanode/api"
 	"hanode/cluster"
+	"hanode/failover"
 	"hanode/fsm"
 	"hanode/internal/id"
 	"hanode/internal/netio"
@@ -197,13 +199,13 @@ func closeStores(s cluster.Stores) error {
 }
 
 // maxVoters is how many of the founders vote; the rest get the log without a vote.
-const maxVoters = 7
+func (a *Agent) maxVoters() int { return cmp.Or(a.opts.Servers, failover.MostServers) }
 
 // founders is raft's first configuration, the same on every founder.
 func (a *Agent) founders() []cluster.Server {
 	var out []cluster.Server
 	for i, n := range a.cfg.Nodes {
-		out = append(out, cluster.Server{Name: n.Name, Voter: i < maxVoters})
+		out = append(out, cluster.Server{Name: n.Name, Voter: i < a.maxVoters()})
 	}
 	return out
 }
@@ -413,7 +415,7 @@ func (a *Agent) unheard(node string) (time.Duration, bool) {
 func (a *Agent) found(ctx context.Context) error {
 	c := fsm.Found{Cluster: a.cfg.Cluster, Digest: a.cfg.Digest(), Timing: a.cfg.Timing, Nodes: a.located(), Manual: a.cfg.Manual(), Tokens: a.member.tokens()}
 	for i, n := range a.cfg.Nodes {
-		if i < maxVoters {
+		if i < a.maxVoters() {
 			c.Voters = append(c.Voters, n.Name)
 		}
 	}

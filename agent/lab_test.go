@@ -36,23 +36,24 @@ import (
 // real lease and planner, on a network, disks, clocks and kernels of memory. It
 // checks the invariants at each write to a kernel and at each millisecond.
 type lab struct {
-	t      testing.TB
-	net    *memnet.Net
-	nodes  []spec.Node
-	tm     spec.Timing
-	key    []byte // the key file's text, of the founders
-	hosts  map[string]*host
-	order  []*host // as in nodes
-	begin  time.Time
-	log    *logBook
-	group  string       // the node file's groups
-	vips   []netip.Addr // all addresses that any group may have
-	ledger *ledger
-	hist   *history
-	gone   map[id.Claim]*expired // the checker's; see passed
-	stop   chan struct{}         // ends the checker
-	ended  chan struct{}
-	sent   int // datagrams until the last full second; the checker's
+	t       testing.TB
+	net     *memnet.Net
+	nodes   []spec.Node
+	servers int // as in Options; set it before the first start
+	tm      spec.Timing
+	key     []byte // the key file's text, of the founders
+	hosts   map[string]*host
+	order   []*host // as in nodes
+	begin   time.Time
+	log     *logBook
+	group   string       // the node file's groups
+	vips    []netip.Addr // all addresses that any group may have
+	ledger  *ledger
+	hist    *history
+	gone    map[id.Claim]*expired // the checker's; see passed
+	stop    chan struct{}         // ends the checker
+	ended   chan struct{}
+	sent    int // datagrams until the last full second; the checker's
 
 	mu     sync.Mutex
 	bad    []string // what was violated
@@ -256,7 +257,7 @@ func (h *host) start() {
 		return
 	}
 	fits := h.fits
-	opts := Options{Version: "test", Speaks: h.speaks, Log: log, Servers: *simServers, Supervisor: told{func() { h.mu.Lock(); h.ready = true; h.mu.Unlock() }}, Host: &Host{
+	opts := Options{Version: "test", Speaks: h.speaks, Log: log, Servers: h.lab.servers, Supervisor: told{func() { h.mu.Lock(); h.ready = true; h.mu.Unlock() }}, Host: &Host{
 		Network: h.wire, Clock: gatedClock{agentClock{h}, sys}, ID: fmt.Sprintf("boot-%s-%d", h.name, h.boot),
 		Boot: fmt.Sprint(h.boot), Machine: h.name, Watchdog: h.dog,
 		Ping: func(_ context.Context, host string) error {

@@ -88,8 +88,9 @@ func (c *chaos) diskOf(h *host) (disk uint64, voters int) {
 	return disk, voters
 }
 
-// isBack: a new disk's vote counts once every node has it in its configuration:
-// raft gives no vote to whom it does not know as a voter. A data host gets none.
+// isBack: a new disk's vote counts once every server has it in its configuration:
+// raft gives no vote to whom it does not know as a voter. A data host gets none, and may be
+// no server.
 func (c *chaos) isBack(h *host, from uint64) bool {
 	known, votes, gone := false, false, false
 	c.view(func(s *fsm.State) {
@@ -101,11 +102,15 @@ func (c *chaos) isBack(h *host, from uint64) bool {
 		return gone
 	}
 	a, _ := h.running()
-	if a == nil || a.disk.number() <= from {
+	servers := c.raftServers()
+	if a == nil || a.disk.number() <= from || servers == nil {
 		return false
 	}
+	has := func(ms []cluster.Member, name string) bool {
+		return slices.ContainsFunc(ms, func(m cluster.Member) bool { return m.Name == name })
+	}
 	for _, o := range c.order {
-		if o.hasLeft() || o.outside() {
+		if o.hasLeft() || o.outside() || !has(servers, o.name) {
 			continue
 		}
 		a, _ := o.running()
@@ -113,6 +118,9 @@ func (c *chaos) isBack(h *host, from uint64) bool {
 			return false
 		}
 		ms, err := a.node.Load().Members()
+		if err == nil && !votes && !has(servers, h.name) && !has(ms, h.name) {
+			continue
+		}
 		if err != nil || !slices.ContainsFunc(ms, func(m cluster.Member) bool {
 			return m.ID == cluster.ServerID(h.name, a.diskOf(h.name)) && m.Voter == votes
 		}) {
@@ -180,12 +188,16 @@ func (c *chaos) changeVoters(f fault) int {
 	return took
 }
 
-// settled: all members agree on raft's voters, and they are the lease voters.
+// settled: all servers agree on raft's voters, and they are the lease voters.
 func (c *chaos) settled() bool {
 	var want []string
 	c.view(func(s *fsm.State) { want = slices.Sorted(slices.Values(s.Voters.Names)) })
+	servers := c.raftServers()
+	if servers == nil {
+		return false
+	}
 	for _, o := range c.order {
-		if o.hasLeft() || o.outside() {
+		if o.hasLeft() || o.outside() || !slices.ContainsFunc(servers, func(m cluster.Member) bool { return m.Name == o.name }) {
 			continue
 		}
 		a, _ := o.running()

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"hanode/cluster"
+	"hanode/fsm"
 	"hanode/internal/atomicfile"
 	"hanode/lease"
 	"hanode/peer"
@@ -113,7 +114,7 @@ func (a *Agent) heldLoop(ctx context.Context) {
 			seen = p
 			if h := n.Held(); h != told || at >= tellAgain {
 				told, at = h, 0
-				others := without(a.raftVoters(n), a.cfg.Name)
+				others := a.toTell(n)
 				if len(others) == 0 { // those that are to vote beside it must know before they do
 					others = a.others()
 				}
@@ -127,6 +128,15 @@ func (a *Agent) heldLoop(ctx context.Context) {
 			}
 		}
 	}
+}
+
+// toTell are the other voters: of raft, and those of record, which are others on a node
+// that is no server of raft (any more).
+func (a *Agent) toTell(n *cluster.Node) []string {
+	out := a.raftVoters(n)
+	a.machine.View(func(s *fsm.State) { out = append(out, s.Voters.Names...) })
+	slices.Sort(out)
+	return without(slices.Compact(out), a.cfg.Name)
 }
 
 // heldBy is the most that is known here of a node's disk.
@@ -291,12 +301,19 @@ const (
 	askAgain = 25 * time.Millisecond
 )
 
+// askAll is how often the voters are asked before all other members are asked, too.
+const askAll = 10
+
 // askHeld asks the other voters, all at once and again and again, until a majority of
 // them, by the newest roll that is heard of, have said what they know of this node's
-// disk.
+// disk. All who voted when this disk was a server's may have left since, so in the end
+// everybody is asked who votes now; what they know of the disk counts only for more.
 func (a *Agent) askHeld(ctx context.Context, r roll) (most cluster.Held, newest roll, err error) {
-	for ctx.Err() == nil {
+	for try := 1; ctx.Err() == nil; try++ {
 		said := a.askHeldOnce(ctx, r)
+		if try%askAll == 0 && !enough(said, r, a.cfg.Name) {
+			said = append(said, a.askHeldOnce(ctx, roll{voters: a.others()})...)
+		}
 		if slices.ContainsFunc(said, func(h peer.Hello) bool { return h.Removed }) {
 			a.expelled() // until it is let in again, with another disk
 			sleepCtx(ctx, time.Second)

@@ -46,6 +46,7 @@ var catalogue = map[string]struct{ severity, fix string }{
 	"haresources-changed":  {"warning", "to have the cluster run what the file says: `hanode apply --ha-dir DIR`; or make the file as it was"},
 	"not-joined":           {"error", "where the text says that this node is no member: stop the agent, make a token on a member (`hanode token create`) and run `hanode join ADDRESS --token T`; for the third vote of two nodes found the cluster anew with it (docs/two-nodes.md, \"A third vote\"); else it joins by itself once the text's reason is gone"},
 	"not-registered":       {"warning", "the node holds nothing until a leader registers it; see `hanode members` for the voters that are missing"},
+	"follows-nobody":       {"warning", "repair the network to the voters (TCP of the port after the cluster's), or start them; meanwhile the node keeps its lease and what it runs, and does not hear of new groups"},
 	"old-generation":       {"error", "the cluster was recovered without this node: make a token on a member (`hanode token create`), stop this agent, and run `hanode join ADDRESS --token T --fresh`; if it was this side that should go on, stop the other one and read docs/joining.md"},
 	"removed":              {"error", "make a token on a member (`hanode token create`), stop this agent, and run `hanode join ADDRESS --token T --fresh`; or leave the host out"},
 	"key-old":              {"error", "copy the key file of a member over this node's (mode 600); the agent takes it by itself. If it was this node that should go on with its key, see docs/keys.md"},

@@ -24,7 +24,7 @@ var (
 	simFor     = flag.Duration("sim.for", 0, "begin no schedule after this much real time; 0 = no limit")
 	simWorkers = flag.Int("sim.workers", 0, "schedules that run at the same time; 0 = one per processor")
 	simLog     = flag.Bool("sim.log", false, "log every node of a lab to standard error")
-	simServers = flag.Int("sim.servers", 0, "how many nodes of a lab have the log, see Options.Servers; the rest follow a voter")
+	simServers = flag.Int("sim.servers", 0, "how many nodes of TestSim's clusters have the log, see Options.Servers; the rest follow a voter. 0 = 3 or 4 in each fourth schedule, else as many as usual")
 )
 
 // healWithin is how long a cluster may take, once nothing is wrong any more, until
@@ -98,6 +98,9 @@ func (s *simRun) run(t *testing.T) {
 	if grows {
 		l.hosts[newcomer].joins = true
 	}
+	if l.servers = *simServers; l.servers == 0 && s.seed%4 == 0 && !s.two {
+		l.servers = 3 + int(s.seed/4%2)
+	}
 	s.hist, s.length = l.hist, length
 	for _, n := range names {
 		l.hosts[n].clk.setRates(0.95+0.1*rng.Float64(), 0.95+0.1*rng.Float64())
@@ -131,6 +134,10 @@ func (s *simRun) run(t *testing.T) {
 	for _, cause := range []string{"failover", "failback", "switchover", "standby", "start"} {
 		n := l.ledger.count("assigned", cause)
 		s.tally.add("assignments: "+cause, n, n)
+	}
+	if !s.two {
+		n := len(l.plain())
+		s.tally.add("nodes that are no servers in the end", n, n)
 	}
 	n := l.ledger.count("fenced", "")
 	s.tally.add("fences", n, n)

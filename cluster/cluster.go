@@ -133,7 +133,7 @@ func Start(cfg Config) (*Node, error) {
 	rc.SnapshotThreshold, rc.TrailingLogs = 4096, 1024
 	rc.Logger = logger
 	rc.NoLegacyTelemetry = true
-	r, err := raft.NewRaft(rc, machine{cfg.Machine, n.trans.idle.move}, n.disk, n.disk, cfg.Stores.Snapshots, n.trans)
+	r, err := raft.NewRaft(rc, &machine{m: cfg.Machine, moved: n.trans.idle.move}, n.disk, n.disk, cfg.Stores.Snapshots, n.trans)
 	if err != nil {
 		n.trans.stop()
 		return nil, fmt.Errorf("start raft: %w", err)
@@ -256,6 +256,14 @@ func (n *Node) Fed(limit time.Duration) bool {
 	at := n.raft.LastContact()
 	return !at.IsZero() && time.Since(at) < limit
 }
+
+// HasLog reports whether this node's disk holds entries of a log, or a snapshot.
+func (n *Node) HasLog() bool { return n.raft.LastIndex() > 0 }
+
+// Abstain keeps this node, or no longer, from asking for votes in raft, as one that was
+// taken out of the servers while it was away would do for ever. It gives its own vote all
+// the same. For as long as somebody else is known to lead.
+func (n *Node) Abstain(on bool) { n.trans.abstains.Store(on) }
 
 // IsLeader reports whether this node leads, as far as it knows.
 func (n *Node) IsLeader() bool { return n.raft.State() == raft.Leader }
@@ -523,27 +531,40 @@ func (n *Node) Demote(serverID string) error {
 	return n.raft.DemoteVoter(raft.ServerID(serverID), 0, applyTimeout).Error()
 }
 
-// machine adapts fsm.Machine to raft.
+// machine adapts fsm.Machine to raft, which calls it from one goroutine.
 type machine struct {
 	m     *fsm.Machine
-	moved func() // told after each entry
+	moved func() // told after each entry; nil = nobody is
+	// fed is the newest entry that raft brought; another may have brought newer ones.
+	fed uint64
 }
 
-func (a machine) Apply(l *raft.Log) any {
+func (a *machine) Apply(l *raft.Log) any {
+	a.fed = l.Index
 	if l.Type != raft.LogCommand {
 		return nil
 	}
 	res := a.m.ApplyEntry(fsm.Entry{Index: l.Index, Term: l.Term, Data: l.Data})
-	a.moved()
+	if a.moved != nil {
+		a.moved()
+	}
 	return res
 }
 
-func (a machine) Snapshot() (raft.FSMSnapshot, error) {
-	b, err := a.m.Snapshot()
+// errAhead: the state has entries that raft did not bring yet. In a snapshot of raft's they
+// would be taken for older ones than they are: if its log were cut there, as by a
+// recovery, the next entries would count as applied.
+var errAhead = errors.New("the state is ahead of raft's log here; the snapshot is made later")
+
+func (a *machine) Snapshot() (raft.FSMSnapshot, error) {
+	b, index, _, err := a.m.Whole()
+	if err == nil && index > a.fed {
+		err = errAhead
+	}
 	return snapshot(b), err
 }
 
-func (a machine) Restore(r io.ReadCloser) error {
+func (a *machine) Restore(r io.ReadCloser) error {
 	defer func() { _ = r.Close() }()
 	b, err := io.ReadAll(io.LimitReader(r, maxSnapshot+1))
 	if err != nil {
@@ -552,7 +573,9 @@ func (a machine) Restore(r io.ReadCloser) error {
 	if len(b) > maxSnapshot {
 		return fmt.Errorf("snapshot is larger than %d bytes", maxSnapshot)
 	}
-	return a.m.Restore(b)
+	index, err := a.m.RestoreTo(b)
+	a.fed = max(a.fed, index)
+	return err
 }
 
 const maxSnapshot = 256 << 20

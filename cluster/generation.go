@@ -26,7 +26,7 @@ func Replay(s Stores) (*fsm.Machine, Position, error) {
 		if err != nil {
 			return nil, at, fmt.Errorf("open snapshot %s: %w", snaps[0].ID, err)
 		}
-		if err := (machine{m, func() {}}).Restore(r); err != nil {
+		if err := (&machine{m: m}).Restore(r); err != nil {
 			return nil, at, fmt.Errorf("read snapshot %s: %w", snaps[0].ID, err)
 		}
 		at = Position{snaps[0].Term, snaps[0].Index}
@@ -40,7 +40,7 @@ func Replay(s Stores) (*fsm.Machine, Position, error) {
 		if err := s.Log.GetLog(i, &l); err != nil {
 			return nil, at, fmt.Errorf("read entry %d of raft's log: %w", i, err)
 		}
-		machine{m, func() {}}.Apply(&l)
+		(&machine{m: m}).Apply(&l)
 		at = Position{l.Term, l.Index}
 	}
 	return m, at, m.Broken()
@@ -74,7 +74,10 @@ type recovered struct{ m *fsm.Machine }
 
 func (recovered) Apply(*raft.Log) any { return nil }
 
-func (r recovered) Snapshot() (raft.FSMSnapshot, error) { return machine{r.m, func() {}}.Snapshot() }
+func (r recovered) Snapshot() (raft.FSMSnapshot, error) {
+	b, err := r.m.Snapshot()
+	return snapshot(b), err
+}
 
 func (recovered) Restore(r io.ReadCloser) error { return r.Close() }
 
@@ -94,7 +97,7 @@ func Begin(s Stores, name string, disk uint64, m *fsm.Machine, log *slog.Logger)
 	if err != nil {
 		return fmt.Errorf("begin raft's snapshot: %w", err)
 	}
-	snap, err := machine{m, func() {}}.Snapshot()
+	snap, err := recovered{m}.Snapshot()
 	if err == nil {
 		err = snap.Persist(sink)
 	}

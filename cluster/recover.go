@@ -24,7 +24,7 @@ func Recover(stores Stores, name string, disk uint64, log *slog.Logger) (*fsm.St
 	rc.Logger = logbridge.HCLog(log, "raft")
 	_, trans := raft.NewInmemTransport(raft.ServerAddress(name)) // it only renders names
 	servers := raft.Configuration{Servers: []raft.Server{{Suffrage: raft.Voter, ID: id, Address: raft.ServerAddress(name)}}}
-	if err := raft.RecoverCluster(rc, machine{m, func() {}}, logs{stores.Log}, stores.Stable, stores.Snapshots, trans, servers); err != nil {
+	if err := raft.RecoverCluster(rc, &machine{m: m}, logs{stores.Log}, stores.Stable, stores.Snapshots, trans, servers); err != nil {
 		return nil, fmt.Errorf("make %s the only server: %w", id, err)
 	}
 	if err := m.Broken(); err != nil {

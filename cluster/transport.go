@@ -106,6 +106,7 @@ type transport struct {
 	reachable func(node string) bool // nil = always
 	settled   func(node string) bool // nil = never
 	grid      *grid.Grid             // of idle appends
+	abstains  atomic.Bool            // asks nobody for votes
 	idle      idle
 	raft      atomic.Pointer[raft.Raft] // nil until it exists
 	ch        chan raft.RPC
@@ -254,13 +255,22 @@ func redial(call func() error) error {
 	}
 }
 
+// errAbstains is the answer to a vote that is not asked for.
+var errAbstains = errors.New("another node leads: not asking for votes")
+
 // RequestVote asks again over a fresh connection; see redial.
 func (t *transport) RequestVote(id raft.ServerID, to raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
+	if t.abstains.Load() {
+		return errAbstains
+	}
 	return redial(func() error { return t.NetworkTransport.RequestVote(id, to, args, resp) })
 }
 
 // RequestPreVote asks again over a fresh connection; see redial.
 func (t *transport) RequestPreVote(id raft.ServerID, to raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
+	if t.abstains.Load() {
+		return errAbstains
+	}
 	return redial(func() error { return t.NetworkTransport.RequestPreVote(id, to, args, resp) })
 }
 

@@ -24,8 +24,8 @@ type VoterInputs struct {
 	// Current nodes have all of the log on their disks, but for what was added just now.
 	Current map[string]bool
 	Leader  string
-	// Servers is how many nodes have the log, if there are more; 0 = MostServers. Never
-	// fewer than are to vote.
+	// Servers is how many nodes have the log, if there are more; 0 = MostServers. No more
+	// than that vote.
 	Servers int
 }
 
@@ -56,6 +56,14 @@ func wantedVoters(n int) int {
 	}
 	return 1
 }
+
+// wanted is how many should vote: an odd number.
+func (in VoterInputs) wanted() int {
+	most := in.most()
+	return min(wantedVoters(len(in.eligible())), most-1+most%2)
+}
+
+func (in VoterInputs) most() int { return cmp.Or(in.Servers, MostServers) }
 
 // eligible nodes may have a vote: members that came up once and are to stay.
 func (in VoterInputs) eligible() (out []string) {
@@ -166,10 +174,14 @@ func (in VoterInputs) spare(voters []string) string {
 // voter's stream.
 const MostServers = 7
 
+// follows is the version of the cluster from which on a node knows how to follow a voter.
+// Until all know that, all have the log.
+const follows = 2
+
 // NextServers says which node is to be given the log next, and which of servers is not to
 // have it any more; "" = none.
 func NextServers(in VoterInputs, servers []string) (add, drop string) {
-	most := max(cmp.Or(in.Servers, MostServers), wantedVoters(len(in.eligible())))
+	most := in.most()
 	has := func(name string) bool { return slices.Contains(servers, name) }
 	members := in.State.NodeNames()
 	staying := slices.DeleteFunc(slices.Clone(members), func(name string) bool { return in.State.Nodes[name].Leaving })
@@ -178,7 +190,7 @@ func NextServers(in VoterInputs, servers []string) (add, drop string) {
 			return v, ""
 		}
 	}
-	if len(members) <= most {
+	if len(members) <= most || in.State.Speaks() < follows {
 		for _, name := range staying {
 			if !has(name) {
 				return name, ""
@@ -226,7 +238,7 @@ func NextVoters(in VoterInputs) (next []string, why string) {
 			return nil, "" // the end of a membership comes first
 		}
 	}
-	want := wantedVoters(len(in.eligible()))
+	want := in.wanted()
 	add := func(because string) ([]string, string) {
 		name := in.best(have)
 		if name == "" {
@@ -290,7 +302,7 @@ func without(names []string, name string) []string {
 func WhyVoter(in VoterInputs) map[string]string {
 	out := map[string]string{}
 	have := in.State.Voters.Names
-	want := wantedVoters(len(in.eligible()))
+	want := in.wanted()
 	for _, name := range in.State.NodeNames() {
 		n := in.State.Nodes[name]
 		not := in.whyNot(name)

@@ -180,12 +180,19 @@ func (m *Machine) render() ([]byte, error) {
 // not hear that its snapshot arrived sends it again, and raft applies anew what came
 // after it. A voter must not forget meanwhile what it knew, a fence for one. On error
 // nothing changed.
-func (m *Machine) Restore(b []byte) error { return m.RestoreAt(b, 0) }
+func (m *Machine) Restore(b []byte) error {
+	_, err := m.restore(b, 0, nil)
+	return err
+}
 
-// RestoreAt is Restore of a state whose newest entry has that term; 0 = not known.
-func (m *Machine) RestoreAt(b []byte, term uint64) error {
+// RestoreTo is Restore, and says with which entry the snapshot ends, also of an older one.
+func (m *Machine) RestoreTo(b []byte) (index uint64, err error) { return m.restore(b, 0, nil) }
+
+// restore is RestoreTo of a state whose newest entry has that term; 0 = not known. fit, if
+// there is one, judges the state, also an older one.
+func (m *Machine) restore(b []byte, term uint64, fit func(*State) error) (index uint64, err error) {
 	st := &State{}
-	err := decode(b, st)
+	err = decode(b, st)
 	if err == nil {
 		err = st.complete()
 	}
@@ -200,16 +207,21 @@ func (m *Machine) RestoreAt(b []byte, term uint64) error {
 			m.broken = err // whoever sent it will not send another
 			m.notify(Change{State: m.st})
 		}
-		return err
+		return 0, err
+	}
+	if fit != nil {
+		if err := fit(st); err != nil {
+			return 0, err
+		}
 	}
 	if st.Index < m.st.Index {
-		return nil
+		return st.Index, nil
 	}
 	m.st = st
 	m.copy.Store(nil)
 	m.tail.reset(st.Index, term)
 	m.notify(Change{State: m.st, All: true, Registers: true})
-	return nil
+	return st.Index, nil
 }
 
 // Preview returns what s would become if c were applied; s is left alone.

@@ -1,8 +1,15 @@
 package fsm
 
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+)
+
 // Nodes that are no servers of raft get the log from one that is: the entries that it
 // applied, in their order, or all of the state and then what follows. Either is fed to a
-// machine of their own by Apply and Restore, as raft would do it; what comes twice, or
+// machine of their own by ApplyEntry and CatchUp, as raft would do it; what comes twice, or
 // from two sides, changes nothing.
 //
 // Two logs that have an entry of the same index and term are alike up to there: that is
@@ -115,11 +122,65 @@ func (t *tail) wait() <-chan struct{} {
 	return t.news
 }
 
-// Whole is a Snapshot and the newest entry in it.
+// Whole is a Snapshot, and the newest entry in it; term 0 = not known.
 func (m *Machine) Whole() (data []byte, index, term uint64, err error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	data, err = m.render()
-	index, term = m.tail.last()
-	return data, index, term, err
+	if last, of := m.tail.last(); last == m.st.Index {
+		term = of
+	}
+	return data, m.st.Index, term, err
+}
+
+// CatchUp replaces the state by a Whole of another node, whose newest entry has that
+// term; 0 = not known. It must be of the same history and not older: what follows it is to
+// be applied to it. On error nothing changed.
+func (m *Machine) CatchUp(b []byte, term uint64) error {
+	_, err := m.restore(b, term, func(st *State) error {
+		if st.Index < m.st.Index {
+			return fmt.Errorf("the state there is as after entry %d, this node knows up to %d", st.Index, m.st.Index)
+		}
+		return m.st.goesOn(st)
+	})
+	return err
+}
+
+// goesOn says why next cannot be what became of s, or nil. What counts never counts back,
+// also where a cluster was founded anew under the same name.
+func (s *State) goesOn(next *State) error {
+	other := func(what string, was, is uint64) error {
+		return fmt.Errorf("the state there is of another history: %s was %d, and is %d there", what, was, is)
+	}
+	switch {
+	case !s.Founded():
+		return nil
+	case s.Cluster != next.Cluster || s.Digest != next.Digest:
+		return errors.New("the state there is of another cluster")
+	case next.Generation != s.Generation:
+		return other("the generation", s.Generation, next.Generation)
+	case next.Voters.Version < s.Voters.Version:
+		return other("the version of the voters' list", s.Voters.Version, next.Voters.Version)
+	case next.EventSeq < s.EventSeq:
+		return other("the number of events", s.EventSeq, next.EventSeq)
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.Nodes)) {
+		was, is := s.Nodes[name], next.Nodes[name]
+		if is == nil {
+			return fmt.Errorf("the state there is of another history: it knows of no node %s", name)
+		}
+		if is.Inc < was.Inc || is.Inc == was.Inc && was.Fenced && !is.Fenced {
+			return other("the incarnation of "+name, was.Inc, is.Inc)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.Groups)) {
+		was, is := s.Groups[name], next.Groups[name]
+		if is == nil {
+			return fmt.Errorf("the state there is of another history: it knows of no group %s", name)
+		}
+		if is.Epoch < was.Epoch {
+			return other("the epoch of "+name, uint64(was.Epoch), uint64(is.Epoch))
+		}
+	}
+	return nil
 }

@@ -50,7 +50,7 @@ func TestFollow(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if err := follower.RestoreAt(b, last); err != nil {
+				if err := follower.CatchUp(b, last); err != nil {
 					t.Fatal(err)
 				}
 				return

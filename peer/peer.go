@@ -96,7 +96,7 @@ type Service interface {
 	// Join lets a host in; see Door.
 	Doorkeeper
 	KeyKeeper
-	Follower
+	Followed
 	// Check looks whether this host has what the groups take.
 	Check(ctx context.Context, groups []spec.Group) Fitness
 	// Fit takes asker's word of itself.

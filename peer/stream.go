@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -32,19 +34,27 @@ type Frame struct {
 	Data        []byte
 }
 
-// Follower is what an agent gives to those that follow it.
-type Follower interface {
-	// Follow sends what comes after that entry, until ctx ends or this node should not be
-	// followed any more, which the error says. Term 0: the asker does not know it. send
-	// waits until the frames are on their way.
-	Follow(ctx context.Context, index, term uint64, send func(...Frame) error) error
+// Place is where the one who follows stands.
+type Place struct {
+	Index, Term uint64 // its newest entry; Term 0 = not known
+	Generation  uint64 // of the cluster, as it knows it
+}
+
+// Followed is an agent that lets others follow it.
+type Followed interface {
+	// Follow sends what comes after that place, until ctx ends or asker should not follow
+	// this node any more, which the error says. send waits until the frames are on their
+	// way.
+	Follow(ctx context.Context, asker string, from Place, send func(...Frame) error) error
 }
 
 const (
 	streamType = "application/x-hanode-stream"
 	// maxFrame is a snapshot of a very large cluster.
 	maxFrame = 256 << 20
-	// sendLimit is how long a follower may take nothing.
+	// piece is how many bytes are sent at a time, and sendLimit how long one may take to
+	// be on its way: then the follower is given up.
+	piece     = 256 << 10
 	sendLimit = 10 * time.Second
 	// QuietLimit is how long a stream may bring nothing: whoever sends it says each second
 	// who leads.
@@ -53,66 +63,103 @@ const (
 
 const frameHead = 1 + 8 + 8 + 4
 
-func follow(mux *http.ServeMux, svc Follower) {
+func follow(mux *http.ServeMux, svc Followed) {
 	mux.HandleFunc("POST /peer/follow", func(w http.ResponseWriter, r *http.Request) {
-		index, err := strconv.ParseUint(r.URL.Query().Get("after"), 10, 64)
-		term, err2 := strconv.ParseUint(r.URL.Query().Get("term"), 10, 64)
-		if err = errors.Join(err, err2); err != nil {
-			answer(w, nil, fmt.Errorf("which entry to go on from: %w", err))
+		from, err := parsePlace(r.URL.Query())
+		if err != nil {
+			answer(w, nil, err)
 			return
 		}
-		out := http.NewResponseController(w)
-		began := false
-		send := func(frames ...Frame) error {
-			if !began {
-				w.Header().Set("Content-Type", streamType)
-				began = true
-			}
-			if err := out.SetWriteDeadline(time.Now().Add(sendLimit)); err != nil {
-				return err
-			}
-			for _, f := range frames {
-				head := make([]byte, frameHead)
-				head[0] = byte(f.Kind)
-				binary.BigEndian.PutUint64(head[1:], f.Index)
-				binary.BigEndian.PutUint64(head[9:], f.Term)
-				binary.BigEndian.PutUint32(head[17:], uint32(len(f.Data)))
-				if _, err := w.Write(head); err != nil {
-					return err
-				}
-				if _, err := w.Write(f.Data); err != nil {
-					return err
-				}
-			}
-			return out.Flush()
-		}
-		err = svc.Follow(r.Context(), index, term, send)
-		if !began {
+		out := &stream{w: w, c: http.NewResponseController(w)}
+		err = svc.Follow(r.Context(), asker(r), from, out.send)
+		if !out.began {
 			answer(w, nil, err)
 		}
 	})
 }
 
-// Follow has node send what it applies after that entry, and calls take for each
+func (p Place) query() string {
+	return url.Values{
+		"after": {strconv.FormatUint(p.Index, 10)}, "term": {strconv.FormatUint(p.Term, 10)},
+		"generation": {strconv.FormatUint(p.Generation, 10)},
+	}.Encode()
+}
+
+func parsePlace(q url.Values) (p Place, err error) {
+	for _, x := range []struct {
+		key string
+		v   *uint64
+	}{{"after", &p.Index}, {"term", &p.Term}, {"generation", &p.Generation}} {
+		if *x.v, err = strconv.ParseUint(q.Get(x.key), 10, 64); err != nil {
+			return p, fmt.Errorf("the place to follow from: %s: %w", x.key, err)
+		}
+	}
+	return p, nil
+}
+
+// stream is the sending end.
+type stream struct {
+	w     http.ResponseWriter
+	c     *http.ResponseController
+	began bool
+}
+
+func (s *stream) send(frames ...Frame) error {
+	if !s.began {
+		s.w.Header().Set("Content-Type", streamType)
+		s.w.Header().Set("Connection", "close") // its deadlines are for nobody else
+		s.began = true
+	}
+	for _, f := range frames {
+		if len(f.Data) > maxFrame {
+			return fmt.Errorf("a frame of %d bytes, and at most %d are taken", len(f.Data), maxFrame)
+		}
+		if err := s.write(f.head()); err != nil {
+			return err
+		}
+		for part := range slices.Chunk(f.Data, piece) {
+			if err := s.write(part); err != nil {
+				return err
+			}
+		}
+	}
+	return s.c.Flush()
+}
+
+func (s *stream) write(b []byte) error {
+	if err := s.c.SetWriteDeadline(time.Now().Add(sendLimit)); err != nil {
+		return err
+	}
+	_, err := s.w.Write(b)
+	return err
+}
+
+func (f Frame) head() []byte {
+	head := make([]byte, frameHead)
+	head[0] = byte(f.Kind)
+	binary.BigEndian.PutUint64(head[1:], f.Index)
+	binary.BigEndian.PutUint64(head[9:], f.Term)
+	binary.BigEndian.PutUint32(head[17:], uint32(len(f.Data)))
+	return head
+}
+
+// Follow has node send what it applies after that place, and calls take for each
 // frame, until ctx ends, node ends the stream, or nothing came for QuietLimit. The error
 // is never nil.
-func (c *Client) Follow(ctx context.Context, node string, index, term uint64, take func(Frame) error) error {
+func (c *Client) Follow(ctx context.Context, node string, from Place, take func(Frame) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	quiet := time.AfterFunc(QuietLimit, func() { cancel(fmt.Errorf("%s sent nothing for %v", node, QuietLimit)) })
 	defer quiet.Stop()
-	err := c.followOnce(ctx, node, index, term, func(f Frame) error {
-		quiet.Reset(QuietLimit)
-		return take(f)
-	})
+	err := c.followOnce(ctx, node, from, func() { quiet.Reset(QuietLimit) }, take)
 	if cause := context.Cause(ctx); cause != nil {
 		err = cause
 	}
 	return err
 }
 
-func (c *Client) followOnce(ctx context.Context, node string, index, term uint64, take func(Frame) error) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, fmt.Sprintf("http://%s/peer/follow?after=%d&term=%d", node, index, term), nil)
+func (c *Client) followOnce(ctx context.Context, node string, from Place, alive func(), take func(Frame) error) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+node+"/peer/follow?"+from.query(), nil)
 	if err != nil {
 		return err
 	}
@@ -133,14 +180,29 @@ func (c *Client) followOnce(ctx context.Context, node string, index, term uint64
 	}
 	in := bufio.NewReaderSize(resp.Body, 64<<10)
 	for {
-		f, err := readFrame(in)
+		f, err := readFrame(noisy{in, alive})
 		if err != nil {
 			return fmt.Errorf("follow %s: %w", node, err)
 		}
 		if err := take(f); err != nil {
 			return err
 		}
+		alive() // a large state takes its time
 	}
+}
+
+// noisy tells of each read that brought something: a large frame comes in pieces.
+type noisy struct {
+	io.Reader
+	alive func()
+}
+
+func (r noisy) Read(b []byte) (int, error) {
+	n, err := r.Reader.Read(b)
+	if n > 0 {
+		r.alive()
+	}
+	return n, err
 }
 
 // errFrame is a frame that no node sends.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -11,8 +12,12 @@ import (
 )
 
 // Follow answers with frames that tell what was asked, then with as many as it is told to.
-func (a *agent) Follow(ctx context.Context, index, term uint64, send func(...Frame) error) error {
+func (a *agent) Follow(ctx context.Context, asker string, from Place, send func(...Frame) error) error {
+	index, term := from.Index, from.Term
 	a.asked("follower")
+	if asker != "a" || from.Generation != 5 {
+		return fmt.Errorf("%s of generation %d follows", asker, from.Generation)
+	}
 	if a.err != nil {
 		return a.err
 	}
@@ -35,23 +40,23 @@ func TestFollow(t *testing.T) {
 	c := l.client("a")
 	var got []Frame
 	take := func(f Frame) error { got = append(got, f); return nil }
-	if err := c.Follow(t.Context(), "b", 7, 2, take); err == nil || !errors.Is(err, io.EOF) {
+	if err := c.Follow(t.Context(), "b", Place{7, 2, 5}, take); err == nil || !errors.Is(err, io.EOF) {
 		t.Errorf("the stream ended with %v", err)
 	}
 	if len(got) != 5 || got[0].Term != 2 || string(got[0].Data) != "b" || got[1].Index != 7 || len(got[1].Data) != 1<<20 || got[4].Index != 10 || got[4].Data[0] != 2 {
 		t.Errorf("%d frames came", len(got))
 	}
 	stop := errors.New("enough")
-	if err := c.Follow(t.Context(), "b", 7, 2, func(Frame) error { return stop }); !errors.Is(err, stop) {
+	if err := c.Follow(t.Context(), "b", Place{7, 2, 5}, func(Frame) error { return stop }); !errors.Is(err, stop) {
 		t.Errorf("the taker's own error came back as %v", err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if err := c.Follow(ctx, "b", 99, 2, take); !errors.Is(err, context.DeadlineExceeded) {
+	if err := c.Follow(ctx, "b", Place{99, 2, 5}, take); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a stream that brings nothing ended with %v", err)
 	}
 	l.svc.err = errors.New("b does not vote")
-	if err := c.Follow(t.Context(), "b", 7, 2, take); err == nil || !strings.Contains(err.Error(), "b does not vote") {
+	if err := c.Follow(t.Context(), "b", Place{7, 2, 5}, take); err == nil || !strings.Contains(err.Error(), "b does not vote") {
 		t.Errorf("a refusal came as %v", err)
 	}
 }
