@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -279,8 +280,33 @@ func (a *Agent) leaderTold() (string, uint64) {
 
 // followed is what a node needs that others follow. Safe for concurrent use.
 type followed struct {
-	count  atomic.Int64  // that follow this node
 	wholes chan struct{} // has a place for each that is sent all of the state just now
+
+	mu sync.Mutex
+	by map[string]int // streams to each node that follows this one
+}
+
+func (f *followed) add(name string, n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.by == nil {
+		f.by = map[string]int{}
+	}
+	if f.by[name] += n; f.by[name] == 0 {
+		delete(f.by, name)
+	}
+}
+
+func (f *followed) has(name string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.by[name] > 0
+}
+
+func (f *followed) count() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.by)
 }
 
 // maxWholes bounds the copies of the state in memory that are being sent: a hundred nodes
@@ -294,8 +320,8 @@ func (s service) Follow(ctx context.Context, asker string, from peer.Place, send
 	if err := a.mayFollow(asker, from.Generation); err != nil {
 		return err
 	}
-	a.followed.count.Add(1)
-	defer a.followed.count.Add(-1)
+	a.followed.add(asker, 1)
+	defer a.followed.add(asker, -1)
 	tick := time.NewTicker(signOfLife)
 	defer tick.Stop()
 	index := from.Index

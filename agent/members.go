@@ -19,6 +19,11 @@ func (a *Agent) Members(ctx context.Context) ([]api.Member, error) {
 	if err != nil && ms == nil {
 		ms = a.membersHere()
 	}
+	for i, m := range ms {
+		if f := a.followsHere(m.Name); f != "" {
+			ms[i].Follows = &f
+		}
+	}
 	return ms, err
 }
 
@@ -45,6 +50,7 @@ func (a *Agent) membersHere() []api.Member {
 		why = failover.WhyVoter(a.voterInputs(n, a.inputs()))
 	}
 	votes := a.votesHere(st)
+	logs := a.logsHere()
 	var out []api.Member
 	for _, n := range nodes {
 		if n.Removed {
@@ -54,6 +60,13 @@ func (a *Agent) membersHere() []api.Member {
 		m := api.Member{
 			Name: n.Name, Role: n.Role, Address: api.Known(n.Address),
 			Voter: votes[n.Name], Leader: n.Name == leader, VoterWhy: api.Known(why[n.Name]),
+			Follows: api.Known(a.followsHere(n.Name)),
+		}
+		if logs != nil {
+			m.Log = new(logs[n.Name])
+			if *m.Log == "" {
+				*m.Log = api.LogFollows
+			}
 		}
 		m.State = a.memberState(n, h, ok, now.Elapsed(clock.Later(h.at, a.woke())))
 		if ok {
@@ -107,6 +120,38 @@ func (a *Agent) votesHere(st *fsm.State) map[string]bool {
 		}
 	}
 	return out
+}
+
+// logsHere is how the nodes have the log that are servers of raft, as this one knows from
+// that log; nil = it does not have it.
+func (a *Agent) logsHere() map[string]api.LogFrom {
+	n := a.node.Load()
+	if n == nil || !n.Fed(unfed) {
+		return nil
+	}
+	servers, err := n.Members()
+	if err != nil {
+		return nil
+	}
+	out := map[string]api.LogFrom{}
+	for _, s := range servers {
+		out[s.Name] = api.LogSpare
+		if s.Voter {
+			out[s.Name] = api.LogVoter
+		}
+	}
+	return out
+}
+
+// followsHere is whom a node follows, as this one knows; "" = nobody, or that is not known.
+func (a *Agent) followsHere(name string) string {
+	switch v := a.following.voter.Load(); {
+	case name == a.cfg.Name && v != nil:
+		return *v
+	case a.followed.has(name):
+		return a.cfg.Name
+	}
+	return ""
 }
 
 func (a *Agent) memberState(n *fsm.Node, h heard, ok bool, silent time.Duration) api.MemberState {

@@ -54,6 +54,9 @@ var (
 	descStalls   = desc("stalls_total", "How often this agent did not run for half of warntime or longer.")
 	descStalled  = desc("stalled_seconds_total", "For how long in all.")
 	descLongest  = desc("stall_longest_seconds", "The longest of these stalls.")
+	descNews     = desc("news_age_seconds", "How long ago this node last had word of what is decided, from raft or from the voter that it follows.")
+	descFollows  = desc("followers", "Nodes that have no log and follow this voter.")
+	descWholes   = desc("follow_states_total", "How often this node was sent all of the state, and not only what was new.")
 	descGroup    = desc("group_epoch", "Epoch of the group; the label says who owns it.", "group", "owner")
 	descFailures = desc("group_failures", "How often in a row the group failed on the node; 0 after a clear.", "group", "node")
 	descAvoided  = desc("group_avoided_seconds", "For how much longer the group is not given to the node because it failed there, as this node counts.", "group", "node")
@@ -88,6 +91,9 @@ func (f figures) Collect(c chan<- prometheus.Metric) {
 	}
 	gauge(descLeader, leads)
 	now := a.host.Clock.Now()
+	gauge(descNews, a.behind().Seconds())
+	gauge(descFollows, float64(a.followed.count()))
+	count(descWholes, a.following.wholes.Load())
 	if l := a.lease.Load(); l != nil {
 		gauge(descLease, now.Remaining(l.End()).Seconds())
 	}

@@ -16,7 +16,7 @@ var contract = []struct {
 	v    any
 	keys string
 }{
-	{Member{}, "address last_beat_ms leader lease_ms links name role state voter voter_why"},
+	{Member{}, "address follows last_beat_ms leader lease_ms links log name role state voter voter_why"},
 	{RemoveResult{}, "confirm node removed voters"},
 	{Token{}, "expires id join made state token used_by"},
 	{Snapshot{}, "data"},

@@ -28,6 +28,11 @@ type Member struct {
 	// VoterWhy says why it is one or not. nil = not known here.
 	VoterWhy *string `json:"voter_why"`
 	Leader   bool    `json:"leader"`
+	// Log is where the node has what is decided from. nil = not known here.
+	Log *LogFrom `json:"log"`
+	// Follows is the voter that it follows. nil = none, or not known here: only the two
+	// know.
+	Follows *string `json:"follows"`
 	// LastBeatMS is how long ago the newest beat came, over any link. nil for
 	// this node itself and where none was seen.
 	LastBeatMS *float64 `json:"last_beat_ms"`
@@ -35,6 +40,16 @@ type Member struct {
 	LeaseMS *float64         `json:"lease_ms"`
 	Links   List[MemberLink] `json:"links"`
 }
+
+// LogFrom says where a node has what is decided from.
+type LogFrom string
+
+// Places in raft: a voter, a server without a vote, and none: such a node follows a voter.
+const (
+	LogVoter   LogFrom = "voter"
+	LogSpare   LogFrom = "spare"
+	LogFollows LogFrom = "follows"
+)
 
 // MemberLink is one heartbeat link to a node.
 type MemberLink struct {

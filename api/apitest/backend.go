@@ -52,7 +52,7 @@ func (a *agent) Members(context.Context) ([]api.Member, error) {
 		m := api.Member{
 			Name: n.Name, Role: n.Role, State: api.MemberAlive, Address: api.Known(n.Address),
 			Voter: !n.left, VoterWhy: new("one of 3 votes"), Leader: n.Name == a.leader(),
-			LastBeatMS: new(12.5), LeaseMS: new(861.3),
+			Log: new(api.LogVoter), LastBeatMS: new(12.5), LeaseMS: new(861.3),
 			Links: []api.MemberLink{
 				{Name: "eth0", Address: api.Known(n.Address), State: api.MemberAlive, LastBeatMS: new(12.5)},
 				{Name: "eth1", State: api.MemberAlive},

@@ -18,7 +18,8 @@ func (a *app) membersCommand() *cobra.Command {
 
 LAST BEAT is how long ago the node was last heard, LEASE how long it may still
 hold its groups without being heard again. "-" is unknown, or this node itself. Below
-stands why a node has no vote, or why that will change.`,
+stands why a node has no vote, or why that will change, and which nodes have no log of
+their own and follow a voter: in clusters of more than seven.`,
 		Example: `  hanode members
   hanode members --json | jq -r '.[] | select(.state != "alive").name'`,
 		Args: cobra.NoArgs,
@@ -43,6 +44,13 @@ func (a *app) membersText(members *api.List[api.Member]) {
 	}
 	t.flush()
 	for _, m := range *members {
+		if m.Log != nil && *m.Log == api.LogFollows {
+			whom := "a voter"
+			if m.Follows != nil {
+				whom = *m.Follows
+			}
+			a.printf("%s: follows %s", m.Name, whom)
+		}
 		if m.VoterWhy != nil && !plainVote.MatchString(*m.VoterWhy) {
 			a.printf("%s: %s", m.Name, *m.VoterWhy)
 		}
