@@ -19,7 +19,10 @@ var hazards = map[string]struct {
 	may []string
 }{
 	"VerifyLeader":               {why: "it counts nonvoters; pass a barrier"},
-	"LastContact":                {why: "raft's leader lease proves nothing; leases come from beats"},
+	"LastContact": {
+		why: "raft's leader lease proves nothing; leases come from beats",
+		may: []string{"cluster.Fed"}, // who gets no news looks elsewhere for some
+	},
 	"LeadershipTransfer":         {why: "it can wedge a later term (hashicorp/raft #696); hand over with cluster.Node.HandOver"},
 	"LeadershipTransferToServer": {why: "it can wedge a later term (hashicorp/raft #696); hand over with cluster.Node.HandOver"},
 	"LeaderLeaseTimeout":         {why: "raft's leader lease is set, and nothing is built on it", may: []string{"cluster.Start"}},
