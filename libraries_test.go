@@ -18,7 +18,7 @@ var hazards = map[string]struct {
 	why string
 	may []string
 }{
-	"VerifyLeader":               {why: "it counts nonvoters; pass a barrier"},
+	"VerifyLeader": {why: "it counts nonvoters; pass a barrier"},
 	"LastContact": {
 		why: "raft's leader lease proves nothing; leases come from beats",
 		may: []string{"cluster.Fed"}, // who gets no news looks elsewhere for some

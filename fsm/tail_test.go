@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	"hanode/internal/spec"
 )
 
 var wallTime = time.Date(2024, 5, 1, 3, 0, 0, 0, time.UTC)
@@ -116,5 +118,65 @@ func TestTailIsBounded(t *testing.T) {
 		if got, _, ok := m.After(other[0], other[1]); ok {
 			t.Errorf("%v after %v", got, other)
 		}
+	}
+}
+
+// TestCatchUpRefuses: a state of another cluster, generation or history, or an older one, is
+// not taken, whatever its index says.
+func TestCatchUpRefuses(t *testing.T) {
+	m := NewMachine()
+	jsonOf := func() string {
+		b, err := m.Snapshot()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	for i, c := range []Command{
+		{At: wallTime, Found: &Found{Cluster: "web", Digest: "d", Timing: spec.Profiles["fast"], Voters: []string{"a", "b"}, Nodes: []spec.Node{{Name: "a"}, {Name: "b"}}}},
+		{At: wallTime, Register: &Register{Node: "a", Nonce: "n", HostID: "h", Bound: time.Second}},
+	} {
+		data, err := Encode(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if res := m.ApplyEntry(Entry{uint64(i + 1), 1, data}); res.Rejected != "" {
+			t.Fatal(res.Rejected)
+		}
+	}
+	whole, index, _, err := m.Whole()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, change := range map[string]func(s *State){
+		"another cluster":        func(s *State) { s.Cluster = "other" },
+		"other founders":         func(s *State) { s.Digest = "other" },
+		"a later generation":     func(s *State) { s.Generation++ },
+		"an older index":         func(s *State) { s.Index = index - 1 },
+		"older voters":           func(s *State) { s.Voters.Version-- },
+		"fewer events":           func(s *State) { s.EventSeq-- },
+		"an older incarnation":   func(s *State) { s.Nodes["a"].Inc-- },
+		"a node that is unknown": func(s *State) { delete(s.Nodes, "b") },
+	} {
+		other := NewMachine()
+		if err := other.Restore(whole); err != nil {
+			t.Fatal(err)
+		}
+		other.st.Index += 100
+		change(other.st)
+		b, _, _, err := other.Whole()
+		if err != nil {
+			t.Fatal(err)
+		}
+		was := jsonOf()
+		if err := m.CatchUp(b, 3); err == nil || jsonOf() != was {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := m.CatchUp(whole, 3); err != nil {
+		t.Errorf("its own: %v", err)
+	}
+	if i, of := m.Last(); i != index || of != 3 {
+		t.Errorf("it stands at %d of term %d", i, of)
 	}
 }

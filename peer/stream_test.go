@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -69,6 +70,27 @@ func FuzzReadFrame(f *testing.F) {
 		frame, err := readFrame(bytes.NewReader(b))
 		if err == nil && (len(frame.Data) > len(b) || frame.Kind < FrameEntry || frame.Kind > FrameLeader) {
 			t.Errorf("%+v of %x", frame, b)
+		}
+	})
+}
+
+// FuzzPlace: what is taken for a place is written as it was read.
+func FuzzPlace(f *testing.F) {
+	f.Add("after=7&term=2&generation=0")
+	f.Add("after=18446744073709551615&term=-1&generation=1")
+	f.Add("after=7&after=8&term=2&generation=1&x=%zz")
+	f.Fuzz(func(t *testing.T, s string) {
+		q, err := url.ParseQuery(s)
+		if err != nil {
+			return
+		}
+		p, err := parsePlace(q)
+		if err != nil {
+			return
+		}
+		q, err = url.ParseQuery(p.query())
+		if again, err2 := parsePlace(q); err != nil || err2 != nil || again != p {
+			t.Errorf("%q is %+v, and again %+v (%v, %v)", s, p, again, err, err2)
 		}
 	})
 }
