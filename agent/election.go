@@ -126,7 +126,7 @@ func (a *Agent) watchLeader(now clock.Instant, n *cluster.Node) {
 	} else if leader != "" {
 		e.none, e.last, e.term = clock.Instant{}, leader, term
 	}
-	if leader == a.cfg.Name || e.says.Load().hung || !a.late(now, leader, term) {
+	if leader == a.cfg.Name || e.says.Load().hung || a.onlyFollows() || !a.late(now, leader, term) {
 		e.e.Clear(term) // a voter whose disk hangs can neither vote nor lead
 		return
 	}

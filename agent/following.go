@@ -238,15 +238,20 @@ func (a *Agent) follow(ctx context.Context, n *cluster.Node, voter string, began
 		if !*began {
 			*began = true
 			a.following.voter.Store(&voter)
-			// There is a leader, and it does not count this node among its servers, or cannot
-			// reach it. To ask for votes would only disturb.
-			n.Abstain(true)
 			a.problems.clear("follows-nobody")
 			a.log.Info("following a voter", "voter", voter, "from", from.Index)
 		}
+		// There is a leader, and this node is none of its voters. It may not know that from
+		// raft, if it was away when it lost its vote: to ask for votes would only disturb.
+		n.Abstain(!a.voice.Load().voter)
 		a.noteFed()
 		return nil
 	})
+}
+
+// onlyFollows reports whether this node gets its news from a voter, and is none itself.
+func (a *Agent) onlyFollows() bool {
+	return a.following.voter.Load() != nil && !a.voice.Load().voter
 }
 
 // take feeds one frame to the copy. A leader takes none: what it proposed itself must come
@@ -283,24 +288,43 @@ type followed struct {
 	wholes chan struct{} // has a place for each that is sent all of the state just now
 
 	mu sync.Mutex
-	by map[string]int // streams to each node that follows this one
+	by map[string]*streamTo // the newest of each node that follows this one
 }
 
-func (f *followed) add(name string, n int) {
+// streamTo is one stream.
+type streamTo struct{ end context.CancelCauseFunc }
+
+var errNewer = errors.New("the node follows by a newer stream")
+
+// begin counts a stream in, and ends an earlier one to the same node, which may not have
+// noticed that nobody is there any more. The stream ends with the context; end counts it
+// out.
+func (f *followed) begin(ctx context.Context, name string) (_ context.Context, end func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	s := &streamTo{cancel}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.by == nil {
-		f.by = map[string]int{}
+		f.by = map[string]*streamTo{}
 	}
-	if f.by[name] += n; f.by[name] == 0 {
-		delete(f.by, name)
+	if old := f.by[name]; old != nil {
+		old.end(errNewer)
+	}
+	f.by[name] = s
+	return ctx, func() {
+		cancel(nil)
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if f.by[name] == s {
+			delete(f.by, name)
+		}
 	}
 }
 
 func (f *followed) has(name string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.by[name] > 0
+	return f.by[name] != nil
 }
 
 func (f *followed) count() int {
@@ -320,8 +344,8 @@ func (s service) Follow(ctx context.Context, asker string, from peer.Place, send
 	if err := a.mayFollow(asker, from.Generation); err != nil {
 		return err
 	}
-	a.followed.add(asker, 1)
-	defer a.followed.add(asker, -1)
+	ctx, end := a.followed.begin(ctx, asker)
+	defer end()
 	tick := time.NewTicker(signOfLife)
 	defer tick.Stop()
 	index := from.Index
@@ -349,7 +373,7 @@ func (s service) Follow(ctx context.Context, asker string, from peer.Place, send
 		}
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return context.Cause(ctx)
 		case <-a.ctx.Done():
 			return a.ctx.Err()
 		case <-news:

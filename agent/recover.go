@@ -92,7 +92,10 @@ func assess(cfg *config.Node, st *fsm.State, at cluster.Position) (r Recovery, e
 	if st.Manual {
 		return r, errors.New("this cluster has two_node = \"manual\": start the agent, and if the other host is off or lost: hanode confirm-off NODE")
 	}
-	if !st.Founded() || n == nil || n.Removed {
+	if !st.Founded() {
+		return r, fmt.Errorf("%s has no log of the cluster in %s: it followed a voter; recover on one of those that had a vote, or the log (`hanode members` said which)", cfg.Name, cfg.DataDir)
+	}
+	if n == nil || n.Removed {
 		return r, fmt.Errorf("%s is not a member of the cluster in %s; recover on one that is", cfg.Name, cfg.DataDir)
 	}
 	r = Recovery{
