@@ -67,6 +67,13 @@ func TestStreamIsLost(t *testing.T) {
 		if l.hosts["n1"].has("follows-nobody") {
 			t.Error("it says that it hears no news, and it does")
 		}
+		if err := a.Leave(t.Context()); err != nil {
+			t.Errorf("it leaves: %v", err)
+		}
+		l.until("its agent ends", 10*time.Second, func() bool { return !l.hosts["n1"].up() })
+		if !l.hosts["n1"].endedMembership() {
+			t.Errorf("it did not end because its membership did: %v", l.hosts["n1"].err)
+		}
 	})
 }
 
