@@ -181,9 +181,14 @@ func TestFromFollowingToVoting(t *testing.T) {
 // cluster was founded; without it; and when all who voted then have left. It is removed
 // while it is cut off, or leaves.
 func TestFollowerRestarts(t *testing.T) {
+	deaths := 4
+	if testing.Short() {
+		deaths = 2
+	}
 	followStory(t, 3, []string{"primary", "secondary", "third", "n1", "n2", "n3", "n4"}, func(t *testing.T, l *lab) {
 		h := l.hosts["n4"]
-		for _, down := range []func(){h.kill, h.powerCut, h.halt, func() { h.powerCut(); h.loseDisk() }} {
+		all := []func(){h.kill, func() { h.powerCut(); h.loseDisk() }, h.powerCut, h.halt}
+		for _, down := range all[:deaths] {
 			down()
 			l.until("another one has it", 5*time.Second, func() bool { w := l.answers(vipA); return len(w) == 1 && w[0] != "n4" })
 			h.start()

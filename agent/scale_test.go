@@ -157,6 +157,9 @@ func (l *lab) follows(name string) string {
 // own groups, and take over; when their voter dies they go on with the next; and when too
 // few are left that have the log, one of them gets it.
 func TestNodesBeyondTheServers(t *testing.T) {
+	if testing.Short() {
+		t.Skip("the stories in following_test.go are shorter")
+	}
 	synctest.Test(t, func(t *testing.T) {
 		l := manyNodes(t, 3)
 		defer l.close()
