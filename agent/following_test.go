@@ -60,6 +60,22 @@ func TestStreamIsLost(t *testing.T) {
 		l.net.CutStreams("n1", false)
 		l.until("it follows again", 20*time.Second, func() bool { return l.follows("n1") != "" })
 		l.well(5 * time.Second)
+		// Whoever is followed and who follows say so; all say who has the log.
+		for _, on := range []string{"n1", l.follows("n1")} {
+			ms, err := l.on(on).Members(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range ms {
+				want := api.LogVoter
+				if m.Name == "n1" {
+					want = api.LogFollows
+				}
+				if m.Log == nil || *m.Log != want || (m.Follows != nil) != (m.Name == "n1") {
+					t.Errorf("%s says that %s has its log as %v, and follows %v", on, m.Name, m.Log, m.Follows)
+				}
+			}
+		}
 		unmoved(t, done)
 		if n := a.following.wholes.Load() - wholes; n > 0 {
 			t.Errorf("it was sent all of the state, %d times", n)

@@ -124,6 +124,9 @@ func (s *simRun) run(t *testing.T) {
 	if s.two {
 		busy.Go(func() { s.confirmOff(l, rand.New(rand.NewPCG(s.seed, 4)), c.ended) })
 	}
+	if l.servers > 0 {
+		busy.Go(func() { s.cutStreams(l, rand.New(rand.NewPCG(s.seed, 5)), c.ended) })
+	}
 	time.AfterFunc(length, func() { close(c.ended) })
 	c.run(faults)
 	<-c.ended
@@ -141,6 +144,31 @@ func (s *simRun) run(t *testing.T) {
 	}
 	n := l.ledger.count("fenced", "")
 	s.tally.add("fences", n, n)
+}
+
+// cutStreams takes a host's streams away now and then, and leaves it its beats: it lives, and
+// hears no news.
+func (s *simRun) cutStreams(l *lab, rng *rand.Rand, stop <-chan struct{}) {
+	wait := func(least, most time.Duration) bool {
+		select {
+		case <-stop:
+			return false
+		case <-time.After(span(rng, least, most)):
+			return true
+		}
+	}
+	for wait(500*time.Millisecond, 4*time.Second) {
+		name := l.nodes[rng.IntN(len(l.nodes))].Name
+		took := 0
+		if l.follows(name) != "" {
+			took = 1
+		}
+		l.note("streams cut: %s", name)
+		l.net.CutStreams(name, true)
+		wait(100*time.Millisecond, 8*time.Second)
+		l.net.CutStreams(name, false)
+		s.tally.add("streams cut of a node that follows", 1, took)
+	}
 }
 
 // supervise starts agents again that ended by themselves, as systemd would.
