@@ -91,9 +91,6 @@ func (f figures) Collect(c chan<- prometheus.Metric) {
 	}
 	gauge(descLeader, leads)
 	now := a.host.Clock.Now()
-	gauge(descNews, a.behind().Seconds())
-	gauge(descFollows, float64(a.followed.count()))
-	count(descWholes, a.following.wholes.Load())
 	if l := a.lease.Load(); l != nil {
 		gauge(descLease, now.Remaining(l.End()).Seconds())
 	}
@@ -119,6 +116,7 @@ func (f figures) Collect(c chan<- prometheus.Metric) {
 		}
 	})
 	f.failures(gauge)
+	f.news(gauge, count)
 	for _, name := range a.groups.names() {
 		v := 0.0
 		if w := a.groups.get(name); w != nil && w.isStarted() {
@@ -178,6 +176,12 @@ func (f figures) Collect(c chan<- prometheus.Metric) {
 		count(descDrops, d.IPIn, "ip", "in")
 		count(descDrops, d.IPOut, "ip", "out")
 	}
+}
+
+func (f figures) news(gauge func(*prometheus.Desc, float64, ...string), count func(*prometheus.Desc, uint64, ...string)) {
+	gauge(descNews, f.a.behind().Seconds())
+	gauge(descFollows, float64(f.a.followed.count()))
+	count(descWholes, f.a.following.wholes.Load())
 }
 
 func (f figures) failures(gauge func(*prometheus.Desc, float64, ...string)) {
