@@ -111,11 +111,11 @@ func (a *Agent) behind() time.Duration {
 }
 
 // tellUnfed shows, or takes back, that this node gets no news; err says why it follows
-// nobody.
+// nobody. A voter has other problems then.
 func (a *Agent) tellUnfed(err error) {
 	d := a.behind()
 	switch {
-	case d < missesNews:
+	case d < missesNews || a.voice.Load().voter || !a.founded():
 		a.problems.clear("follows-nobody")
 	case err != nil:
 		a.problems.set("follows-nobody", fmt.Sprintf("no voter has told this node for %v what is decided: %v", d.Truncate(time.Second), err))
@@ -188,7 +188,11 @@ func (a *Agent) askWhoVotes(ctx context.Context) {
 	switch {
 	case err != nil:
 	case h.Removed:
-		a.expelled()
+		// Not if it only came back a moment ago. Who was removed was told by the voters that
+		// its registration is fenced.
+		if _, registered := a.ref(); !registered {
+			a.expelled()
+		}
 	case h.State == peer.Member:
 		a.following.known = h.Voters
 	}
@@ -239,6 +243,7 @@ func (a *Agent) follow(ctx context.Context, n *cluster.Node, voter string, began
 			*began = true
 			a.following.voter.Store(&voter)
 			a.problems.clear("follows-nobody")
+			a.problems.clear("removed")
 			a.log.Info("following a voter", "voter", voter, "from", from.Index)
 		}
 		// There is a leader, and this node is none of its voters. It may not know that from
