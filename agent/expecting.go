@@ -25,6 +25,7 @@ func (w *worker) expect(ours bool) {
 		return // the record came before its spec
 	}
 	w.dismiss()
+	w.a.fit.digest(g) // what is asked for when it starts
 	w.expected, w.expectedAt = addressesIn(g), rec.Epoch
 	if len(w.expected) > 0 {
 		w.a.kernel.Expect(w.expected...)

@@ -32,9 +32,13 @@ type fitness struct {
 	// need not.
 	asked atomic.Int32
 
-	mu      sync.Mutex
-	of      map[string]map[string]opinion // node -> digest of a group -> what it said
-	digests map[string]digested           // by group
+	mu sync.Mutex
+	of map[string]map[string]opinion // node -> digest of a group -> what it said
+
+	// A lock of its own: a start of a group waits for it, and mu is held while all nodes and
+	// groups are gone through.
+	digesting sync.Mutex
+	digests   map[string]digested // by group
 }
 
 type opinion struct {
@@ -87,14 +91,17 @@ func (f *fitness) note(node string, said peer.Fitness, wanted map[string]bool) {
 	maps.DeleteFunc(m, func(digest string, v opinion) bool { return !wanted[digest] && now.Sub(v.at) > keepVerdict })
 }
 
-// digest is that of a group in a state. It is remembered by what it is of: a revision
-// would not do, because what is only planned has one that something else gets later. The
-// states share their slices, so that to compare costs nothing.
-func (f *fitness) digest(g *fsm.Group) string {
-	d, ok := f.digests[g.Spec.Name]
-	if !ok || !reflect.DeepEqual(d.resources, g.Spec.Resources) || !reflect.DeepEqual(d.checks, g.Spec.Checks) {
-		d = digested{g.Spec.Resources, g.Spec.Checks, formOf(g.Spec)}
-		f.digests[g.Spec.Name] = d
+// digest is formOf of a group in a state, which takes a millisecond for one of a thousand
+// addresses. It is remembered by what it is of: a revision would not do, because what is
+// only planned has one that something else gets later. The states share their slices, so
+// that to compare costs nothing.
+func (f *fitness) digest(g spec.Group) string {
+	f.digesting.Lock()
+	defer f.digesting.Unlock()
+	d, ok := f.digests[g.Name]
+	if !ok || !reflect.DeepEqual(d.resources, g.Resources) || !reflect.DeepEqual(d.checks, g.Checks) {
+		d = digested{g.Resources, g.Checks, formOf(g)}
+		f.digests[g.Name] = d
 	}
 	return d.digest
 }
@@ -108,7 +115,7 @@ func (f *fitness) each(s *fsm.State, fn func(node, group string, found peer.Find
 			continue
 		}
 		for _, name := range s.GroupNames() {
-			for _, found := range f.of[node][f.digest(s.Groups[name])].findings {
+			for _, found := range f.of[node][f.digest(s.Groups[name].Spec)].findings {
 				fn(node, name, found)
 			}
 		}

@@ -83,8 +83,9 @@ func (a *Agent) strays(ctx context.Context, g spec.Group, fresh bool) []resource
 // knownStrays is what strays said last; it looks only if it never did, and not for longer
 // than judgeLimit: clients wait, and a monitor that hangs tells nothing.
 func (a *Agent) knownStrays(ctx context.Context, g spec.Group) []resource.Stray {
+	form := a.fit.digest(g)
 	a.foreign.mu.Lock()
-	was, known := a.foreign.of[formOf(g)]
+	was, known := a.foreign.of[form]
 	a.foreign.mu.Unlock()
 	if known {
 		return was.found
