@@ -2,6 +2,7 @@ package agent
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -71,7 +72,7 @@ func TestStreamIsLost(t *testing.T) {
 				if m.Name == "n1" {
 					want = api.LogFollows
 				}
-				if m.Log == nil || *m.Log != want || (m.Follows != nil) != (m.Name == "n1") {
+				if m.Log == nil || *m.Log != want || (m.Follows != nil) != (m.Name == "n1") || m.VoterWhy == nil || strings.Contains(*m.VoterWhy, "follows") != (m.Name == "n1") {
 					t.Errorf("%s says that %s has its log as %v, and follows %v", on, m.Name, m.Log, m.Follows)
 				}
 			}

@@ -66,6 +66,7 @@ func (a *Agent) membersHere() []api.Member {
 			m.Log = new(logs[n.Name])
 			if *m.Log == "" {
 				*m.Log = api.LogFollows
+				m.VoterWhy = new("no vote: it has no log, and follows a voter; the next vote goes to one that has it")
 			}
 		}
 		m.State = a.memberState(n, h, ok, now.Elapsed(clock.Later(h.at, a.woke())))

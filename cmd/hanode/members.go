@@ -44,12 +44,13 @@ func (a *app) membersText(members *api.List[api.Member]) {
 	}
 	t.flush()
 	for _, m := range *members {
-		if m.Log != nil && *m.Log == api.LogFollows {
+		if m.Log != nil && *m.Log == api.LogFollows && (m.State == api.MemberAlive || m.State == api.MemberLate) {
 			whom := "a voter"
 			if m.Follows != nil {
 				whom = *m.Follows
 			}
 			a.printf("%s: follows %s", m.Name, whom)
+			continue
 		}
 		if m.VoterWhy != nil && !plainVote.MatchString(*m.VoterWhy) {
 			a.printf("%s: %s", m.Name, *m.VoterWhy)
