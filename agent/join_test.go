@@ -575,9 +575,9 @@ func TestListedAfterTheFounding(t *testing.T) {
 			t.Error(text)
 		}
 		lines := strings.Count(l.log.text(), "cannot join yet")
-		time.Sleep(time.Minute)
+		time.Sleep(10 * time.Second)
 		if more := strings.Count(l.log.text(), "cannot join yet") - lines; more > 5 {
-			t.Errorf("%d lines of the same in a minute", more)
+			t.Errorf("%d lines of the same in ten seconds", more)
 		}
 		l.view(func(s *fsm.State) {
 			if s.Nodes["third"] != nil {
