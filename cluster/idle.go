@@ -14,9 +14,9 @@ import (
 // next voters' list, only once it has applied it, and leases run meanwhile. So the
 // timeout stays short, and what costs something is left out: an append that says
 // exactly what its follower has acknowledged waits here until it was acknowledged
-// idleEvery ago, and is sent then, or a little sooner: those to all followers go out at
-// the same instants, and where the agent says so when it is awake anyway. If the log or its commit moves meanwhile, it is
-// answered here, as it was answered before, and raft makes the next one at once.
+// idleEvery ago at most, and is sent then: to all followers at the same instant, one at
+// which the agent is awake anyway (Config.Grid). If the log or its commit moves meanwhile,
+// it is answered here, as it was answered before, and raft makes the next one at once.
 //
 // To raft that is an answer which was up to idleEvery on its way, as a network may
 // have it at any time. It carries no entry, so nothing counts as stored because of it.
