@@ -273,8 +273,10 @@ func (n *Node) StartAgent() error {
 }
 
 // asHost becomes its fourth argument and those after it on a host called $1, with the
-// hosts file $2 and /var/lib/hanode being $3.
+// hosts file $2 and /var/lib/hanode being $3. A Debian that was only bootstrapped has no
+// hosts file to mount it over.
 const asHost = `hostname "$1"
+[ -e /etc/hosts ] || touch /etc/hosts
 mount --bind "$2" /etc/hosts
 mount -t tmpfs tmpfs /var/lib
 mkdir /var/lib/hanode

@@ -112,6 +112,7 @@ func (n *OldNode) LogFile() string { return filepath.Join(n.Dir, "log") }
 // asOldHost becomes Heartbeat on a host called $1, with the hosts file $2, the /etc/ha.d
 // $3 and the /var/lib/heartbeat $4.
 const asOldHost = `hostname "$1"
+[ -e /etc/hosts ] || touch /etc/hosts
 mount --bind "$2" /etc/hosts
 mount --bind "$3" /etc/ha.d
 mount --bind "$4" /var/lib/heartbeat
