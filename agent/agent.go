@@ -87,22 +87,21 @@ type Agent struct {
 		voter  bool         // in the lease voters' list
 		silent []id.NodeRef // whom this voter misses, as told in its beats
 	}
-	lease    atomic.Pointer[lease.Lease] // the holder's; nil = not registered
-	voice    atomic.Pointer[voice]       // set whenever grant changes
-	posts    posts
-	pulse    pulse
-	turns    turns
-	realtime atomic.Pointer[realtime.State] // nil = switched off, or not known yet
-	beats    chan struct{}                  // one slot: send a beat now
-	ears     ears
-	lies     atomic.Uint64 // beats that speak for another node than their sender
-	known    known
-	onDisk   atomic.Pointer[roll] // of the disk, as it was before raft ran on it; nil = not read yet
-	elect    election
-	groups   groups
-	leaving  leaving
-	// reporting has a place for each report that is under way.
-	reporting chan struct{}
+	lease     atomic.Pointer[lease.Lease] // the holder's; nil = not registered
+	voice     atomic.Pointer[voice]       // set whenever grant changes
+	posts     posts
+	pulse     pulse
+	turns     turns
+	realtime  atomic.Pointer[realtime.State] // nil = switched off, or not known yet
+	beats     chan struct{}                  // one slot: send a beat now
+	ears      ears
+	lies      atomic.Uint64 // beats that speak for another node than their sender
+	known     known
+	onDisk    atomic.Pointer[roll] // of the disk, as it was before raft ran on it; nil = not read yet
+	elect     election
+	groups    groups
+	leaving   leaving
+	telling   telling
 	lead      leading
 	following following
 	followed  followed
@@ -179,7 +178,7 @@ func New(cfg *config.Node, opts Options) (*Agent, error) {
 		cfg: cfg, member: member, opts: opts, log: opts.Log.With("node", cfg.Name), host: host,
 		machine: fsm.NewMachine(), grid: grid.New(),
 		fenced: make(chan struct{}, 1), changed: make(chan struct{}, 1), ring: make(chan struct{}, 1),
-		beats: make(chan struct{}, 1), posts: newPosts(), reporting: make(chan struct{}, maxReports),
+		beats: make(chan struct{}, 1), posts: newPosts(),
 		removed: make(chan struct{}), fatal: make(chan error, 1), crash: make(chan struct{}),
 	}
 	a.machine.Lower(speaks(opts.Speaks))

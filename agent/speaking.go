@@ -19,6 +19,14 @@ func speaker(c fsm.Command) (name string, ok bool) {
 		return c.Register.Node, true
 	case c.Holding != nil:
 		return c.Holding.Node.Name, true
+	case c.Holdings != nil:
+		for i, h := range c.Holdings.All {
+			if i > 0 && h.Node.Name != name {
+				return "", true // of several: nobody may say that
+			}
+			name = h.Node.Name
+		}
+		return name, true
 	case c.Failed != nil:
 		return c.Failed.Node.Name, true
 	case c.Stopping != nil:

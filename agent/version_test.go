@@ -161,6 +161,15 @@ func TestWhoMayPropose(t *testing.T) {
 			t.Errorf("%s by another node: %v", f.Name, err)
 		}
 	}
+	primary := fsm.Holding{Group: "web", Node: id.NodeRef{Name: "primary", Inc: 1}}
+	two := fsm.Command{Holdings: &fsm.Holdings{All: []fsm.Holding{{Group: "db", Node: id.NodeRef{Name: "secondary", Inc: 1}}, primary}}}
+	if err := mayPropose("secondary", two); err == nil {
+		t.Error("a node hides another one's word behind its own")
+	}
+	two.Holdings.All = two.Holdings.All[:1]
+	if err := mayPropose("secondary", two); err != nil {
+		t.Errorf("its own word: %v", err)
+	}
 	story(t, func(t *testing.T, l *lab) {
 		leader, other := l.leader(), "primary"
 		if leader == other {

@@ -285,26 +285,14 @@ func (w *worker) report(ctx context.Context, rec fsm.Record, begin clock.Instant
 		self = a.hold.holder.Ref()
 	}
 	a.hold.Unlock()
-	cmd := fsm.Command{At: ev.Time, Holding: &fsm.Holding{Group: w.name, Node: self, Epoch: rec.Epoch, Started: true, Events: []fsm.Event{ev}}}
+	h := fsm.Holding{Group: w.name, Node: self, Epoch: rec.Epoch, Started: true, Events: []fsm.Event{ev}}
 	for ctx.Err() == nil && w.runs(rec.Epoch) {
-		// A thousand that were taken over at once do not all write to the log at once:
-		// others still wait for their turn to start.
-		select {
-		case a.reporting <- struct{}{}:
-		case <-ctx.Done():
-			return
-		}
-		_, err := a.propose(ctx, cmd)
-		<-a.reporting
-		if err == nil {
+		if a.tellRuns(ctx, h) == nil {
 			return
 		}
 		sleepCtx(ctx, 50*time.Millisecond)
 	}
 }
-
-// maxReports is how many groups tell the cluster at once that they run.
-const maxReports = 8
 
 func (w *worker) runs(e id.Epoch) bool {
 	w.mu.Lock()

@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"reflect"
@@ -14,7 +15,7 @@ import (
 // apply carries out one command. Rejections change nothing.
 func (s *State) apply(c Command) Result {
 	res := s.carryOut(c)
-	if c.Holding == nil && c.Report == nil { // of these there are most, and they end none
+	if c.Holding == nil && c.Holdings == nil && c.Report == nil { // of these there are most, and they end none
 		res.Touched = append(res.Touched, s.endRegistrations()...)
 	}
 	return res
@@ -61,6 +62,8 @@ func (s *State) carryOut(c Command) Result {
 		return s.takeover(c.Takeover, c.At)
 	case c.Holding != nil:
 		return s.holding(c.Holding)
+	case c.Holdings != nil:
+		return s.holdings(c.Holdings)
 	case c.Released != nil:
 		return s.released(c.Released, c.At)
 	case c.SetGroups != nil:
@@ -107,7 +110,7 @@ func (s *State) carryOut(c Command) Result {
 
 // registers reports whether the command may change who is registered, or who votes.
 func (c Command) registers() bool {
-	return c.Holding == nil && c.Report == nil && c.Released == nil && c.SetGroups == nil && c.Failed == nil &&
+	return c.Holding == nil && c.Holdings == nil && c.Report == nil && c.Released == nil && c.SetGroups == nil && c.Failed == nil &&
 		(c.Takeover == nil || !c.Takeover.Fence.Zero())
 }
 
@@ -299,6 +302,24 @@ func (s *State) holding(c *Holding) Result {
 		return Result{}
 	}
 	return Result{Touched: []string{c.Group}}
+}
+
+// holdings is rejected if none of them is true any more.
+func (s *State) holdings(c *Holdings) Result {
+	var all Result
+	held := 0
+	for i := range c.All {
+		res := s.holding(&c.All[i])
+		if res.Rejected == "" {
+			held++
+		}
+		all.Rejected = cmp.Or(all.Rejected, res.Rejected)
+		all.Touched = append(all.Touched, res.Touched...)
+	}
+	if held > 0 {
+		all.Rejected = ""
+	}
+	return all
 }
 
 func (s *State) released(c *Released, at time.Time) Result {

@@ -1,6 +1,7 @@
 package fsm_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -32,45 +33,49 @@ func every() map[string]struct {
 		"switchover":      {nil, assign("web", 2, b1, claim("web", a1, 1))},
 		"holding":         {[]fsm.Command{assign("web", 2, b1)}, fsm.Command{Holding: &fsm.Holding{Group: "web", Node: b1, Epoch: 2, Started: true, Events: []fsm.Event{ev}}}},
 		"holding again":   {nil, fsm.Command{Holding: &fsm.Holding{Group: "web", Node: a1, Epoch: 1, Started: true, Events: []fsm.Event{ev}}}},
-		"released":        {nil, released(claim("web", a1, 1))},
-		"failed":          {nil, fsm.Command{Released: &fsm.Released{Claims: []id.Claim{claim("web", a1, 1)}, Failed: "apache2 does not start"}}},
-		"failure":         {nil, failed("web", a1, 1, "apache2 does not start", 0)},
-		"failure, late":   {[]fsm.Command{assign("web", 2, b1)}, failed("web", a1, 1, "apache2 does not start", 0)},
-		"clear":           {[]fsm.Command{failed("web", a1, 1, "no", 0)}, fsm.Command{Clear: &fsm.Clear{Group: "web", Node: "a"}}},
-		"clear all":       {[]fsm.Command{failed("web", a1, 1, "no", 0)}, fsm.Command{Clear: &fsm.Clear{}}},
-		"groups, retry":   {nil, groups(spec.Group{Name: "web", RetryAfter: time.Minute, Resources: []spec.Resource{{Type: "exec", Name: "x", Restarts: 3, Within: time.Minute}}})},
-		"groups, warm":    {nil, groups(spec.Group{Name: "web", Resources: []spec.Resource{{Type: "exec", Name: "x", Concurrent: true}}})},
-		"groups, rules":   {nil, groups(spec.Group{Name: "web", With: "db", Apart: "x", After: "y", MaxPerNode: 2, Weight: 3, Resources: ips("", "10.0.0.100/24").Resources}, ips("db", "10.0.0.101/24"))},
-		"groups, hooks":   {nil, groups(spec.Group{Name: "web", OnAcquire: []string{"a", "b"}, OnRelease: []string{"c"}, OnProblem: []string{"d"}, Resources: []spec.Resource{{Type: "ip", Name: "10.0.0.100/24", OnAcquire: []string{"e"}, StartTimeout: time.Second}}})},
-		"groups, bcast":   {nil, groups(spec.Group{Name: "web", Resources: []spec.Resource{{Type: "ip", Name: "10.0.0.100/24", Network: true, Broadcast: "10.0.0.12"}}})},
-		"groups":          {nil, groups(ips("web", "10.0.0.100/24", "10.0.0.101/24"), ips("new", "10.0.0.102"))},
-		"groups, prefer":  {nil, groups(spec.Group{Name: "web", Prefer: []string{"b"}, Resources: ips("", "10.0.0.100/24").Resources})},
-		"standby":         {nil, fsm.Command{Standby: &fsm.Standby{Node: "a", On: true}}},
-		"online":          {[]fsm.Command{{Standby: &fsm.Standby{Node: "a", On: true}}}, fsm.Command{Standby: &fsm.Standby{Node: "a"}}},
-		"maintenance":     {nil, fsm.Command{Maintenance: &fsm.Maintenance{On: true}}},
-		"pin":             {nil, fsm.Command{Pin: &fsm.Pin{Group: "web", On: true}}},
-		"stopping":        {nil, fsm.Command{Stopping: &fsm.Stopping{Node: a1}}},
-		"leaving":         {nil, fsm.Command{Leave: &fsm.Leave{Node: "a"}}},
-		"left":            {nil, fsm.Command{Leave: &fsm.Leave{Node: "c", Done: true}}},
-		"voters":          {nil, fsm.Command{SetVoters: &fsm.SetVoters{Version: 2, Names: []string{"a", "b", "w", "c"}}}},
-		"disk":            {nil, fsm.Command{SetDisk: &fsm.SetDisk{Node: "a", From: 1}}},
-		"power off":       {nil, fsm.Command{PowerOff: &fsm.PowerOff{Node: a1, By: "an operator"}}},
-		"power off late":  {[]fsm.Command{fence(a1, fsm.Assign{Group: "web", Epoch: 2, To: b1})}, fsm.Command{PowerOff: &fsm.PowerOff{Node: a1, By: "an operator"}}},
-		"token":           {nil, token("t1")},
-		"token, revoked":  {[]fsm.Command{token("t1")}, fsm.Command{RevokeToken: &fsm.RevokeToken{ID: "t1"}}},
-		"node joins":      {[]fsm.Command{token("t1")}, joins("d", "10.0.0.5", "t1", "r1")},
-		"node again":      {[]fsm.Command{token("t1"), {Leave: &fsm.Leave{Node: "c", Done: true}}}, joins("c", "10.0.0.3", "t1", "r1")},
-		"node, no disk":   {[]fsm.Command{token("t1")}, joins("c", "10.0.0.3", "t1", "r1")},
-		"key, add":        {nil, rotate(fsm.KeyAdd)},
-		"key, use":        {[]fsm.Command{token("t1"), rotate(fsm.KeyAdd)}, rotate(fsm.KeyUse)},
-		"key, drop":       {[]fsm.Command{rotate(fsm.KeyAdd), rotate(fsm.KeyUse)}, rotate(fsm.KeyDrop)},
-		"key, undo":       {[]fsm.Command{rotate(fsm.KeyAdd)}, rotate(fsm.KeyUndo)},
-		"key, done":       {[]fsm.Command{rotate(fsm.KeyAdd), rotate(fsm.KeyUse), rotate(fsm.KeyDrop)}, rotate(fsm.KeyDone)},
-		"key, undone":     {[]fsm.Command{rotate(fsm.KeyAdd), rotate(fsm.KeyUndo)}, rotate(fsm.KeyDone)},
-		"generation":      {nil, fsm.Command{NewGeneration: &fsm.NewGeneration{Generation: 1, Node: "c", Disk: 2}}},
-		"upgrade":         {nil, fsm.Command{Upgrade: &fsm.Upgrade{To: 2}}},
-		"register, says":  {nil, fsm.Command{Register: &fsm.Register{Node: "a", From: 1, Nonce: "a-2", HostID: "host-a", Speaks: 2}}},
-		"report":          {nil, fsm.Command{Report: &fsm.Report{Events: []fsm.Event{ev, {Time: wall, Kind: "other"}}}}},
+		"holdings": {[]fsm.Command{assign("web", 2, b1)}, holdings(
+			fsm.Holding{Group: "web", Node: b1, Epoch: 2, Started: true, Events: []fsm.Event{ev}},
+			fsm.Holding{Group: "db", Node: b1, Epoch: 1, Started: true, Events: []fsm.Event{ev}},
+		)},
+		"released":       {nil, released(claim("web", a1, 1))},
+		"failed":         {nil, fsm.Command{Released: &fsm.Released{Claims: []id.Claim{claim("web", a1, 1)}, Failed: "apache2 does not start"}}},
+		"failure":        {nil, failed("web", a1, 1, "apache2 does not start", 0)},
+		"failure, late":  {[]fsm.Command{assign("web", 2, b1)}, failed("web", a1, 1, "apache2 does not start", 0)},
+		"clear":          {[]fsm.Command{failed("web", a1, 1, "no", 0)}, fsm.Command{Clear: &fsm.Clear{Group: "web", Node: "a"}}},
+		"clear all":      {[]fsm.Command{failed("web", a1, 1, "no", 0)}, fsm.Command{Clear: &fsm.Clear{}}},
+		"groups, retry":  {nil, groups(spec.Group{Name: "web", RetryAfter: time.Minute, Resources: []spec.Resource{{Type: "exec", Name: "x", Restarts: 3, Within: time.Minute}}})},
+		"groups, warm":   {nil, groups(spec.Group{Name: "web", Resources: []spec.Resource{{Type: "exec", Name: "x", Concurrent: true}}})},
+		"groups, rules":  {nil, groups(spec.Group{Name: "web", With: "db", Apart: "x", After: "y", MaxPerNode: 2, Weight: 3, Resources: ips("", "10.0.0.100/24").Resources}, ips("db", "10.0.0.101/24"))},
+		"groups, hooks":  {nil, groups(spec.Group{Name: "web", OnAcquire: []string{"a", "b"}, OnRelease: []string{"c"}, OnProblem: []string{"d"}, Resources: []spec.Resource{{Type: "ip", Name: "10.0.0.100/24", OnAcquire: []string{"e"}, StartTimeout: time.Second}}})},
+		"groups, bcast":  {nil, groups(spec.Group{Name: "web", Resources: []spec.Resource{{Type: "ip", Name: "10.0.0.100/24", Network: true, Broadcast: "10.0.0.12"}}})},
+		"groups":         {nil, groups(ips("web", "10.0.0.100/24", "10.0.0.101/24"), ips("new", "10.0.0.102"))},
+		"groups, prefer": {nil, groups(spec.Group{Name: "web", Prefer: []string{"b"}, Resources: ips("", "10.0.0.100/24").Resources})},
+		"standby":        {nil, fsm.Command{Standby: &fsm.Standby{Node: "a", On: true}}},
+		"online":         {[]fsm.Command{{Standby: &fsm.Standby{Node: "a", On: true}}}, fsm.Command{Standby: &fsm.Standby{Node: "a"}}},
+		"maintenance":    {nil, fsm.Command{Maintenance: &fsm.Maintenance{On: true}}},
+		"pin":            {nil, fsm.Command{Pin: &fsm.Pin{Group: "web", On: true}}},
+		"stopping":       {nil, fsm.Command{Stopping: &fsm.Stopping{Node: a1}}},
+		"leaving":        {nil, fsm.Command{Leave: &fsm.Leave{Node: "a"}}},
+		"left":           {nil, fsm.Command{Leave: &fsm.Leave{Node: "c", Done: true}}},
+		"voters":         {nil, fsm.Command{SetVoters: &fsm.SetVoters{Version: 2, Names: []string{"a", "b", "w", "c"}}}},
+		"disk":           {nil, fsm.Command{SetDisk: &fsm.SetDisk{Node: "a", From: 1}}},
+		"power off":      {nil, fsm.Command{PowerOff: &fsm.PowerOff{Node: a1, By: "an operator"}}},
+		"power off late": {[]fsm.Command{fence(a1, fsm.Assign{Group: "web", Epoch: 2, To: b1})}, fsm.Command{PowerOff: &fsm.PowerOff{Node: a1, By: "an operator"}}},
+		"token":          {nil, token("t1")},
+		"token, revoked": {[]fsm.Command{token("t1")}, fsm.Command{RevokeToken: &fsm.RevokeToken{ID: "t1"}}},
+		"node joins":     {[]fsm.Command{token("t1")}, joins("d", "10.0.0.5", "t1", "r1")},
+		"node again":     {[]fsm.Command{token("t1"), {Leave: &fsm.Leave{Node: "c", Done: true}}}, joins("c", "10.0.0.3", "t1", "r1")},
+		"node, no disk":  {[]fsm.Command{token("t1")}, joins("c", "10.0.0.3", "t1", "r1")},
+		"key, add":       {nil, rotate(fsm.KeyAdd)},
+		"key, use":       {[]fsm.Command{token("t1"), rotate(fsm.KeyAdd)}, rotate(fsm.KeyUse)},
+		"key, drop":      {[]fsm.Command{rotate(fsm.KeyAdd), rotate(fsm.KeyUse)}, rotate(fsm.KeyDrop)},
+		"key, undo":      {[]fsm.Command{rotate(fsm.KeyAdd)}, rotate(fsm.KeyUndo)},
+		"key, done":      {[]fsm.Command{rotate(fsm.KeyAdd), rotate(fsm.KeyUse), rotate(fsm.KeyDrop)}, rotate(fsm.KeyDone)},
+		"key, undone":    {[]fsm.Command{rotate(fsm.KeyAdd), rotate(fsm.KeyUndo)}, rotate(fsm.KeyDone)},
+		"generation":     {nil, fsm.Command{NewGeneration: &fsm.NewGeneration{Generation: 1, Node: "c", Disk: 2}}},
+		"upgrade":        {nil, fsm.Command{Upgrade: &fsm.Upgrade{To: 2}}},
+		"register, says": {nil, fsm.Command{Register: &fsm.Register{Node: "a", From: 1, Nonce: "a-2", HostID: "host-a", Speaks: 2}}},
+		"report":         {nil, fsm.Command{Report: &fsm.Report{Events: []fsm.Event{ev, {Time: wall, Kind: "other"}}}}},
 	}
 }
 
@@ -137,6 +142,7 @@ func TestRejectedChangesNothing(t *testing.T) {
 		"hold an epoch that passed":      {holding("web", a1, 0), "does not own"},
 		"hold what another owns":         {holding("web", ref("b", 1), 1), "does not own"},
 		"hold no group":                  {holding("x", a1, 1), "does not own"},
+		"hold some, none of them":        {holdings(fsm.Holding{Group: "x", Node: a1, Epoch: 1}, fsm.Holding{Group: "web", Node: a1}), "does not own x"},
 		"standby of a witness":           {fsm.Command{Standby: &fsm.Standby{Node: "w", On: true}}, "witness"},
 		"standby of a stranger":          {fsm.Command{Standby: &fsm.Standby{Node: "x", On: true}}, "not a member"},
 		"pin no group":                   {fsm.Command{Pin: &fsm.Pin{Group: "x", On: true}}, "does not exist"},
@@ -316,6 +322,24 @@ func TestHoldingAfterReleaseIsRefused(t *testing.T) {
 	r.must(released(claim("web", ref("a", 1), 1)))
 	if res := r.propose(holding("web", ref("a", 1), 1)); res.Rejected == "" || r.group("web").Started {
 		t.Error("a late report says that a group runs which was let go of")
+	}
+}
+
+// Of many reports in one entry each is judged by itself.
+func TestHoldings(t *testing.T) {
+	r := running(t)
+	b1 := ref("b", 1)
+	r.must(assign("web", 2, b1))
+	res := r.must(holdings(
+		fsm.Holding{Group: "x", Node: b1, Epoch: 1, Started: true},
+		fsm.Holding{Group: "web", Node: b1, Epoch: 2, Started: true},
+		fsm.Holding{Group: "db", Node: b1, Epoch: 7, Started: false},
+	))
+	if !r.group("web").Started || !r.group("db").Started || len(r.group("web").Waits) > 0 {
+		t.Errorf("web %+v, db %+v", r.group("web"), r.group("db"))
+	}
+	if !slices.Equal(res.Touched, []string{"web"}) {
+		t.Errorf("touched %q", res.Touched)
 	}
 }
 

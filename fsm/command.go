@@ -34,6 +34,7 @@ type Command struct {
 	Register      *Register      `json:"register,omitempty"`
 	Takeover      *Takeover      `json:"takeover,omitempty"`
 	Holding       *Holding       `json:"holding,omitempty"`
+	Holdings      *Holdings      `json:"holdings,omitempty"`
 	Released      *Released      `json:"released,omitempty"`
 	SetGroups     *SetGroups     `json:"set_groups,omitempty"`
 	Standby       *Standby       `json:"standby,omitempty"`
@@ -114,6 +115,12 @@ type Holding struct {
 	Epoch   id.Epoch   `json:"epoch"`
 	Started bool       `json:"started"`
 	Events  []Event    `json:"events"`
+}
+
+// Holdings are some Holding of one node at once: of many groups that it took over
+// together. Each is judged by itself.
+type Holdings struct {
+	All []Holding `json:"all"`
 }
 
 // Released says that the claims' holders let go; Failed, if not empty, is why

@@ -132,6 +132,8 @@ func failed(group string, node id.NodeRef, epoch id.Epoch, why string, ran time.
 	return fsm.Command{Failed: &fsm.Failed{Group: group, Node: node, Epoch: epoch, Why: why, Ran: ran}}
 }
 
+func holdings(all ...fsm.Holding) fsm.Command { return fsm.Command{Holdings: &fsm.Holdings{All: all}} }
+
 func holding(group string, node id.NodeRef, epoch id.Epoch) fsm.Command {
 	return fsm.Command{Holding: &fsm.Holding{Group: group, Node: node, Epoch: epoch, Started: true}}
 }

@@ -60,6 +60,10 @@ func randomCommand(r *rand.Rand, s *fsm.State) fsm.Command {
 		if g := s.Groups[name]; g != nil && r.IntN(4) > 0 {
 			owner = g.Owner
 		}
+		if r.IntN(3) == 0 {
+			other, at := group()
+			return holdings(fsm.Holding{Group: name, Node: owner, Epoch: epoch, Started: true}, fsm.Holding{Group: other, Node: owner, Epoch: at, Started: true})
+		}
 		return holding(name, owner, epoch)
 	case 5:
 		return released(anyClaim(), anyClaim())
@@ -161,7 +165,7 @@ func TestNoWaitIsForgotten(t *testing.T) {
 					may = append(may, fsm.Wait{Claim: claim(name, g.Owner, g.Epoch), HostID: g.OwnerHost})
 				}
 				for _, w := range may {
-					cleared := c.Holding != nil || c.Released != nil && slices.Contains(c.Released.Claims, w.Claim) ||
+					cleared := c.Holding != nil || c.Holdings != nil || c.Released != nil && slices.Contains(c.Released.Claims, w.Claim) ||
 						c.Register != nil && c.Register.HostID == w.HostID && c.Register.Node == w.Node.Name
 					if c.Takeover != nil {
 						for _, x := range c.Takeover.Assigns {

@@ -40,6 +40,7 @@ func Oldest(newest int) int { return max(newest-1, 1) }
 // since says in which version a command can be read, by its name in Command. Those of the
 // first version are not here.
 var since = map[string]int{
+	"Holdings":  2,
 	"RotateKey": 2,
 	"Upgrade":   2,
 }
