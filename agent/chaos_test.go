@@ -162,6 +162,7 @@ type chaos struct {
 	mu   sync.Mutex
 	lost map[string]bool // whose disk was lost and who is not back yet
 	left bool            // a node left; one is enough
+	in   map[string]bool // who has had the log at some time
 	// change: the voters change, and raft's configuration with them.
 	change bool
 }

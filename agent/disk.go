@@ -151,6 +151,15 @@ func (d *disk) asking() (string, error) {
 	return d.id.Asking, err
 }
 
+// knows reports whether this directory, which is no raft server yet, has asked a cluster
+// to be let in. It founds no other one then, whoever agrees: what that one decided may be
+// on a disk that is away.
+func (d *disk) knows() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.id.Disk == 0 && d.id.Asking != ""
+}
+
 // joinsWith notes the token that this directory joins with.
 func (d *disk) joinsWith(token string) error {
 	return d.change(func(id *identity) { id.Token = token })

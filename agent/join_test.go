@@ -522,6 +522,36 @@ func TestEmptiedFounderPassesByTheDead(t *testing.T) {
 	})
 }
 
+// Of three founders one came late and one lost its disk, so that all is on the third one's
+// disk alone. That one is off: the two are a majority, and found no second cluster, for
+// they know of the first.
+func TestWhoKnowsOfAClusterFoundsNone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t, fast, "primary", "secondary", "arbiter")
+		defer l.close()
+		one, emptied, late := l.hosts["primary"], l.hosts["secondary"], l.hosts["arbiter"]
+		one.start()
+		emptied.start()
+		l.until("first hold", 20*time.Second, l.held("primary"))
+		emptied.powerCut()
+		emptied.loseDisk()
+		emptied.start()
+		late.start()
+		for _, h := range []*host{emptied, late} {
+			l.until(h.name+" knows", 20*time.Second, func() bool { a, _ := h.running(); return a != nil && a.disk.knows() })
+		}
+		one.powerCut()
+		emptied.powerCut()
+		emptied.start() // knows it from its disk
+		if d, refounded := l.within(time.Minute, func() bool { return l.reigns() != "" || len(l.answers(vipA)) > 0 }); refounded {
+			t.Fatalf("a second cluster after %v", d)
+		}
+		if !l.shows("secondary", "not-joined")() || !l.shows("arbiter", "not-joined")() {
+			t.Error("nobody says why")
+		}
+	})
+}
+
 // A node that leaves while another one's disk is lost would leave half of the votes
 // behind: the owner goes on undisturbed, and the membership ends once the other is back.
 func TestLeaveWaitsForALostDisk(t *testing.T) {

@@ -211,14 +211,16 @@ func (a *Agent) founders() []cluster.Server {
 }
 
 // decide is R12: found only while a majority of the founders says "fresh, never
-// left" by the same list and none that answers has state; else, if somebody has a
-// cluster, join it with a new raft identity. It asks until one of both holds.
+// left" by the same list, and none that answers has state or knows of somebody who has;
+// else, if somebody has a cluster, join it with a new raft identity. It asks until one of
+// both holds.
 func (a *Agent) decide(ctx context.Context) (bootstrap bool, err error) {
 	digest := a.cfg.Digest()
 	var out outside
 	defer a.problems.clear("not-joined")
 	for ctx.Err() == nil {
 		fresh, member := 1, ""
+		known := a.disk.knows()
 		ours := a.haresources().text
 		var uneven []string // whose haresources differ from ours, and where
 		for _, n := range a.cfg.Nodes {
@@ -235,6 +237,8 @@ func (a *Agent) decide(ctx context.Context) (bootstrap bool, err error) {
 				a.expelled()
 			case h.State == peer.Member:
 				member = n.Name
+			case h.State == peer.Outside:
+				known = true
 			case h.Digest != digest:
 				a.problems.set("founders-differ", fmt.Sprintf("%s has another list of founders, timing or port (digest %.8s, here %.8s)", n.Name, h.Digest, digest))
 			case h.Resources != ours:
@@ -255,6 +259,8 @@ func (a *Agent) decide(ctx context.Context) (bootstrap bool, err error) {
 				return false, nil
 			}
 			out.note(a, member, err)
+		case known:
+			out.note(a, "", errNobodyIn)
 		case fresh >= len(a.cfg.Nodes)/2+1 && (a.member == nil || a.member.Founder) && a.agree(ours):
 			a.log.Info("founding the cluster", "founders", len(a.cfg.Nodes), "agreeing", fresh)
 			a.problems.clear("founders-differ")
@@ -374,6 +380,8 @@ func (s service) Hello(asker string) peer.Hello {
 	switch n := a.node.Load(); {
 	case a.founded():
 		h.State = peer.Member
+	case n == nil && a.disk.knows():
+		h.State = peer.Outside
 	case n == nil && a.disk.number() == 0:
 	case n == nil && a.founding.Load():
 		h.State = peer.Founding

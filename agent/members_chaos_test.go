@@ -23,8 +23,9 @@ func (c *chaos) loseDisk(h *host, f fault) int {
 	if from == 0 || h.joins || !h.take() {
 		return 0
 	}
+	whole := c.everybodyIn()
 	c.mu.Lock()
-	ok := !c.lost[h.name] && !c.change && len(c.lost) < min(2, (voters-1)/2)
+	ok := whole && !c.lost[h.name] && !c.change && len(c.lost) < min(2, (voters-1)/2)
 	if len(c.nodes) == 2 {
 		ok = len(c.lost) == 0 && c.otherIsComplete(h)
 	}
@@ -62,6 +63,27 @@ func (c *chaos) loseDisk(h *host, f fault) int {
 		delete(c.lost, h.name)
 	})
 	return 1
+}
+
+// everybodyIn: every founder has had the log at some time. A disk that never had it
+// remembers as little as one that was lost.
+func (c *chaos) everybodyIn() bool {
+	for _, o := range c.order {
+		a, _ := o.running()
+		c.mu.Lock()
+		if a != nil && a.founded() {
+			if c.in == nil {
+				c.in = map[string]bool{}
+			}
+			c.in[o.name] = true
+		}
+		have := c.in[o.name]
+		c.mu.Unlock()
+		if !have && !o.joins {
+			return false
+		}
+	}
+	return true
 }
 
 // diskOf is the number of a host's disk, and how many voters raft has.

@@ -360,7 +360,7 @@ func (a *Agent) askHeldOnce(ctx context.Context, r roll) (answers []peer.Hello) 
 	for _, name := range others {
 		asking.Go(func() {
 			// An emptied node has forgotten what it heard.
-			if h, err := a.hello(ctx, name); err == nil && h.State != peer.Fresh && h.Name == name {
+			if h, err := a.hello(ctx, name); err == nil && !h.State.IsEmpty() && h.Name == name {
 				said <- h
 			} else {
 				failed <- struct{}{}

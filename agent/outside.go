@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"errors"
 	"strings"
 	"time"
 
@@ -15,6 +16,10 @@ type outside struct {
 
 // outsideFor is for how long that is nothing to speak of: an election may be under way.
 const outsideFor = 5 * time.Second
+
+// errNobodyIn: what this node waits for may be on one disk alone.
+var errNobodyIn = errors.New("no member of it answers, and who knows of a cluster founds no other one; " +
+	"start those that were members; if their disks are lost for good, stop all agents, move data_dir aside on every host and found the cluster anew")
 
 // note logs what is new of it, and shows what lasts.
 func (o *outside) note(a *Agent, via string, err error) {

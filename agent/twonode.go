@@ -172,7 +172,7 @@ func (a *Agent) askOther(ctx context.Context, mine cluster.Held) (most cluster.H
 		h, err := a.hello(ctx, a.other())
 		theirs, own := forkOf(h), a.disk.fork()
 		switch {
-		case err != nil || h.State == peer.Fresh: // an emptied node has forgotten what it heard
+		case err != nil || h.State.IsEmpty(): // an emptied node has forgotten what it heard
 		case theirs == own:
 			return heldOf(h), nil
 		case theirs.newer(own):

@@ -136,6 +136,14 @@ func newTransport(inner *raft.NetworkTransport, id, name string, hung func() boo
 
 func (t *transport) Consumer() <-chan raft.RPC { return t.ch }
 
+// SetHeartbeatHandler takes none: heartbeats go to raft's main goroutine like everything
+// else. On the goroutine of a connection, as raft would have it, one that comes while the
+// main one writes a new term to a slow disk sets the old term and the old leader after it:
+// a leader of term 14 then writes its entries as of term 13, in which another one has led,
+// and logs that differ are taken for equal. While a disk hangs a follower's heartbeats wait;
+// nothing can be committed with it then in any case.
+func (t *transport) SetHeartbeatHandler(func(raft.RPC)) {}
+
 // lookAgain is how often an append to a silent node looks whether it is back, tryAnyway
 // how often it is sent unheard.
 const (

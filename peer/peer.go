@@ -33,10 +33,14 @@ type State string
 // The states.
 const (
 	Fresh    State = "fresh"    // no cluster's log on its disk, and it never left one
+	Outside  State = "outside"  // fresh, but it knows of a cluster, and asks to be let in
 	Founding State = "founding" // has the founders' configuration, and no entry after it
 	Member   State = "member"   // has a cluster's log
 	Left     State = "left"     // left a cluster; its disk is set aside
 )
+
+// IsEmpty: a node of that state has no cluster's log, and has forgotten what it heard.
+func (s State) IsEmpty() bool { return s == Fresh || s == Outside }
 
 // Hello is a node's answer to "who are you".
 type Hello struct {
