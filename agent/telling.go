@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"time"
 
 	"hanode/fsm"
 )
@@ -20,6 +21,7 @@ type telling struct {
 // news is one group that runs here.
 type news struct {
 	fsm.Holding
+	at   time.Time
 	told chan error // gets one value
 }
 
@@ -31,10 +33,10 @@ const (
 	mostAlone = 8
 )
 
-// tellRuns returns nil once the log has it that a group runs here, or that this is not true
-// any more.
-func (a *Agent) tellRuns(ctx context.Context, h fsm.Holding) error {
-	n := news{h, make(chan error, 1)}
+// tellRuns returns nil once the log has it that a group runs here, since at, or that this
+// is not true any more.
+func (a *Agent) tellRuns(ctx context.Context, at time.Time, h fsm.Holding) error {
+	n := news{h, at, make(chan error, 1)}
 	t := &a.telling
 	t.mu.Lock()
 	t.waiting = append(t.waiting, n)
@@ -70,7 +72,7 @@ func (a *Agent) tellAll(ctx context.Context) {
 }
 
 func (a *Agent) tellBatch(ctx context.Context, batch []news) {
-	cmd := fsm.Command{At: a.host.Clock.Wall(), Holdings: &fsm.Holdings{}}
+	cmd := fsm.Command{At: batch[0].at, Holdings: &fsm.Holdings{}}
 	for _, n := range batch {
 		cmd.Holdings.All = append(cmd.Holdings.All, n.Holding)
 	}
@@ -85,7 +87,7 @@ func (a *Agent) tellBatch(ctx context.Context, batch []news) {
 		var wg sync.WaitGroup
 		for _, n := range some {
 			wg.Go(func() {
-				_, err := a.propose(ctx, fsm.Command{At: cmd.At, Holding: &n.Holding})
+				_, err := a.propose(ctx, fsm.Command{At: n.at, Holding: &n.Holding})
 				n.told <- err
 			})
 		}

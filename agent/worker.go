@@ -287,7 +287,7 @@ func (w *worker) report(ctx context.Context, rec fsm.Record, begin clock.Instant
 	a.hold.Unlock()
 	h := fsm.Holding{Group: w.name, Node: self, Epoch: rec.Epoch, Started: true, Events: []fsm.Event{ev}}
 	for ctx.Err() == nil && w.runs(rec.Epoch) {
-		if a.tellRuns(ctx, h) == nil {
+		if a.tellRuns(ctx, ev.Time, h) == nil {
 			return
 		}
 		sleepCtx(ctx, 50*time.Millisecond)
