@@ -225,7 +225,7 @@ func TestHungLeaderIsReplaced(t *testing.T) {
 
 // TestHungFollowerCostsNothing: the others commit and keep their leader. Settled, it
 // still says that it has caught up, so that what it acknowledged is taken for granted for
-// a while; its appends hang, and it must hear heartbeats.
+// a while, until an append hangs.
 func TestHungFollowerCostsNothing(t *testing.T) {
 	for _, settled := range []bool{false, true} {
 		t.Run(fmt.Sprintf("settled %v", settled), func(t *testing.T) {

@@ -25,7 +25,7 @@ import (
 // count it as a proof of leadership, is not used at all (see DESIGN.md).
 const idleEvery = 200 * time.Millisecond
 
-// raft's heartbeats, each 100 to 200 ms, are appends that pass by a follower's disk. While
+// raft's heartbeats, each 100 to 200 ms, are appends that say nothing of the log. While
 // a follower acknowledges ordinary ones each idleEvery they tell it nothing: it counts
 // its time without a leader (a second) from either. So a heartbeat waits here while what
 // was last acknowledged is not older than this, and is sent as soon as it is: when a
