@@ -318,7 +318,7 @@ func TestHooks(t *testing.T) {
 	}
 	groups := d.group(fmt.Sprintf("on_acquire = [%[1]q, \"slow\"]\n  on_release = [%[1]q]\n  on_problem = [%[1]q]", hook), "restarts = 1")
 	groups = strings.Replace(groups, `{ dev = "eth1" }`, fmt.Sprintf("{\n    dev = \"eth1\"\n    on_acquire = [%q]\n  }", hook), 1)
-	x := form(t, livelab.Options{Groups: groups})
+	x := form(t, livelab.Options{Groups: groups, Profile: "lan"}) // it looks at one owner for seconds
 	d.x = x
 	x.holds("primary")
 	d.await("primary", 0)

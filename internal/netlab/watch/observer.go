@@ -124,6 +124,13 @@ func (o *observer) heard(request uint32, at time.Time, who string) {
 	}
 }
 
+// claimed notes an announcement by who.
+func (o *observer) claimed(at time.Time, who string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.rec.claims = append(o.rec.claims, claim{at.Sub(o.rec.started), who})
+}
+
 // Look is the report on what was seen until now. The observation goes on, its
 // report at the end is not changed by it; fields that only the end can tell (Lost,
 // Announcements) are empty.

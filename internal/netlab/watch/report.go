@@ -48,9 +48,11 @@ type Change struct {
 }
 
 // Overlap is an instant with two holders: either one request was answered by
-// both, or, in the order of the requests, answers went First, Second, First with
-// the two changes no further apart than the window. A change and a change back
-// further apart than that are two moves.
+// both, or answers went First, Second, First with the two changes no further apart than
+// the window, in the order of the requests and in the order in which they came: a
+// request that waited on its way is answered by whoever holds the address by then. A
+// change and a change back further apart than that are two moves, and so are nearer ones
+// if First announced itself for the second.
 type Overlap struct {
 	At            time.Time // when the request that shows it was sent
 	Request       uint32
@@ -115,6 +117,13 @@ type record struct {
 	answers []answer        // in the order they came
 	marks   []mark
 	ended   time.Duration
+	claims  []claim // in the order they came; ARP only
+}
+
+// claim is an announcement by a holder.
+type claim struct {
+	at  time.Duration
+	who string
 }
 
 // report judges a record. It is pure.
@@ -201,13 +210,20 @@ func (r record) overlaps(byRequest []answer) []Overlap {
 		case last >= 0 && byRequest[last-1].who == a.who && byRequest[last].request != byRequest[last-1].request:
 			o.First, o.Second = a.who, prev.who
 			o.Apart = r.sent[a.request] - r.sent[byRequest[last].request]
-			if o.Apart <= r.window {
+			before, between := byRequest[last-1], byRequest[last]
+			inTurn := before.at < between.at && prev.at < a.at
+			if o.Apart <= r.window && inTurn && !r.claimed(a.who, between.at, a.at+r.window) {
 				list = append(list, o)
 			}
 		}
 		last = i
 	}
 	return list
+}
+
+// claimed: who announced itself in that time.
+func (r record) claimed(who string, from, to time.Duration) bool {
+	return slices.ContainsFunc(r.claims, func(c claim) bool { return c.who == who && c.at >= from && c.at <= to })
 }
 
 // span is a time without an answer.

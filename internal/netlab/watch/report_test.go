@@ -83,6 +83,30 @@ func TestAnAnswerThatComesLateCountsForItsRequest(t *testing.T) {
 	}
 }
 
+// A request that waited while the address moved is answered by the next holder, after that
+// of a later one by the holder before.
+func TestARequestThatWaitedIsNoSecondHolder(t *testing.T) {
+	r := story("A", "A", "B", "A", "B", "B")
+	r.answers[2].at = 4 * ms
+	if rep := r.report(); len(rep.Overlaps) != 0 {
+		t.Errorf("overlaps %v", rep.Overlaps)
+	}
+}
+
+// Who takes the address back at once announces it; who never let it go does not.
+func TestTwoQuickMovesAreNoSecondHolder(t *testing.T) {
+	for who, want := range map[string]int{"A": 0, "B": 1, "": 1} {
+		r := story("A", "A", "B", "B", "A", "A")
+		r.claims = []claim{{ms / 2, "A"}, {2 * ms, "B"}}
+		if who != "" {
+			r.claims = append(r.claims, claim{4 * ms, who})
+		}
+		if rep := r.report(); len(rep.Overlaps) != want {
+			t.Errorf("%q announces itself: overlaps %v", who, rep.Overlaps)
+		}
+	}
+}
+
 func TestPhases(t *testing.T) {
 	r := story(slices.Concat(repeat("A", 10), repeat("", 30), repeat("B", 10), repeat("AB", 5), repeat("", 5))...)
 	r.marks = append(r.marks, mark{"cut", 9*ms + 500*time.Microsecond}, mark{"split", 50 * ms}, mark{"dark", 55 * ms})

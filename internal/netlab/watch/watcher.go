@@ -200,6 +200,7 @@ func (w *Watcher) take(frame []byte, at time.Time) {
 		w.announceMu.Lock()
 		defer w.announceMu.Unlock()
 		w.announcements = append(w.announcements, Announcement{At: at, MAC: name(p.senderMAC), Reply: p.op == opReply})
+		w.claimed(at, name(p.senderMAC))
 		return
 	}
 	if request, ok := requestOf(p.targetMAC); ok && p.op == opReply && p.target == w.cfg.Observer {
