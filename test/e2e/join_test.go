@@ -90,6 +90,18 @@ func (x *world) alive(on string, votes int, names ...string) func() bool {
 	}
 }
 
+// shows: the node's status has that problem, with that in its remedy.
+func (x *world) shows(node, code, fix string) func() bool {
+	return func() bool {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		st, _ := x.Get(node).Status(ctx)
+		return st != nil && slices.ContainsFunc(st.Problems, func(p api.StatusProblem) bool {
+			return p.Code == code && strings.Contains(p.Fix, fix)
+		})
+	}
+}
+
 // The life of a cluster that began with one host, each step timed: init, join, join as
 // a witness, the loss of the first node, leave, remove, and the way back.
 func TestInitJoinLeaveRemoveRejoin(t *testing.T) {
@@ -127,6 +139,7 @@ func TestInitJoinLeaveRemoveRejoin(t *testing.T) {
 	x.do(x.Get("primary").PowerCut())
 	x.holds("secondary")
 	x.await("power cut of the owner until takeover", begin, time.Second, func() bool { return true })
+	x.await("", begin, 10*time.Second, x.shows("secondary", "node-dead", "")) // the cable may go first: moved by `link`
 	_, errs := x.hanode("secondary", 1, "remove", "primary")
 	if !strings.Contains(errs, `--confirm "remove primary"`) {
 		t.Errorf("two of three votes were accepted without a word: %s", errs)
@@ -136,12 +149,7 @@ func TestInitJoinLeaveRemoveRejoin(t *testing.T) {
 	x.await("remove", begin, 10*time.Second, x.alive("secondary", 2, "secondary", "arbiter"))
 	x.do(x.Get("primary").PowerOn())
 	x.do(x.Get("primary").StartAgent())
-	x.await("", begin, 20*time.Second, func() bool {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		st, _ := x.Get("primary").Status(ctx)
-		return st != nil && problem(st, "removed")
-	})
+	x.await("", begin, 20*time.Second, x.shows("primary", "removed", "--fresh"))
 	x.do(x.Get("primary").Agent().Signal(os.Interrupt))
 	<-x.Get("primary").Agent().Done
 	begin = time.Now()
