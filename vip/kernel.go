@@ -46,8 +46,6 @@ type host struct {
 	expected map[netip.Addr]expected
 	tuned    map[int]tuned // by device
 
-	unsaved chan struct{} // one slot: settings are not on disk
-
 	told   sync.Mutex                     // guards the three below
 	raised map[string]string              // problems that stand, by code
 	flows  []netip.Addr                   // released, and their connections still tracked
@@ -86,7 +84,7 @@ func Open(opts Options) (Kernel, error) {
 		opts: opts, log: opts.Log, packet: -1,
 		universe: map[netip.Addr]Address{}, known: map[netip.Addr]Address{},
 		raised: map[string]string{}, robbed: map[netip.Addr][]clock.Instant{}, placed: map[netip.Addr]place{},
-		expected: map[netip.Addr]expected{}, tuned: map[int]tuned{}, unsaved: make(chan struct{}, 1),
+		expected: map[netip.Addr]expected{}, tuned: map[int]tuned{},
 	}
 	h.links = newLinks(opts.Clock, opts.Log, h.linkUp)
 	h.conflicts = newConflicts(opts.Clock, opts.Log, opts.ask)
@@ -114,7 +112,6 @@ func Open(opts Options) (Kernel, error) {
 	context.AfterFunc(ctx, h.conflicts.close)
 	h.wg.Go(func() { h.askLoop(ctx) })
 	h.wg.Go(func() { h.keep.run(ctx) })
-	h.wg.Go(func() { h.saveLoop(ctx) })
 	h.wg.Go(func() { h.news.run(h.keep.deleted, h.keep.resync) })
 	context.AfterFunc(ctx, h.news.close)
 	return h, nil

@@ -176,12 +176,19 @@ func (h *host) tune(used map[int]*using) error {
 	if len(todo) == 0 {
 		return nil
 	}
-	news := false
 	var bad []error
 	err := h.thread.Do(func() error {
+		news := false
+		low, noted := map[int][]setting{}, map[int]error{}
 		for index, u := range todo {
-			changed, err := h.settings.apply(u.name)
-			news = news || changed
+			low[index], noted[index] = h.settings.note(u.name)
+			news = news || len(low[index]) > 0
+		}
+		if news { // before it is changed, for this process may be killed at any instant
+			h.saveSettings()
+		}
+		for index, u := range todo {
+			err := errors.Join(noted[index], raise(u.name, low[index]))
 			u.router = forwards6(u.name)
 			if err != nil {
 				bad = append(bad, fmt.Errorf("%s: %w", u.name, err))
@@ -193,9 +200,6 @@ func (h *host) tune(used map[int]*using) error {
 	})
 	if err != nil {
 		return err
-	}
-	if news {
-		h.saveSoon()
 	}
 	if len(bad) == 0 {
 		h.problem(ProblemSysctl, "")

@@ -1,17 +1,14 @@
 package vip
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -21,10 +18,12 @@ import (
 // settings a device with virtual addresses needs: it answers ARP only for its
 // own addresses, asks with a source of the right subnet, and the removal of one
 // address does not take others with it.
-var settings = [...]struct {
+var settings = [...]setting{{"arp_ignore", 1}, {"arp_announce", 2}, {"promote_secondaries", 1}}
+
+type setting struct {
 	name  string
 	least int
-}{{"arp_ignore", 1}, {"arp_announce", 2}, {"promote_secondaries", 1}}
+}
 
 // settingsName is the file in the data directory with the settings that were changed,
 // as they were before.
@@ -76,9 +75,9 @@ func sysctl(path string, flags int, fn func(fd int) (int, error)) error {
 	return nil
 }
 
-// apply raises what is lower and notes what it was. It must run in the device's
-// namespace.
-func (c changed) apply(dev string) (news bool, err error) {
+// note notes what is lower than it should be, and returns what raise is to change. It must
+// run in the device's namespace.
+func (c changed) note(dev string) (low []setting, err error) {
 	var errs []error
 	for _, s := range settings {
 		v, err := readSetting(dev, s.name)
@@ -89,16 +88,24 @@ func (c changed) apply(dev string) (news bool, err error) {
 		if v >= s.least {
 			continue
 		}
-		if err := writeSetting(dev, s.name, s.least); err != nil {
-			errs = append(errs, fmt.Errorf("set net.ipv4.conf.%s.%s=%d: %w", dev, s.name, s.least, err))
-			continue
-		}
 		if c[dev] == nil {
 			c[dev] = map[string]int{}
 		}
-		c[dev][s.name], news = v, true
+		c[dev][s.name] = v
+		low = append(low, s)
 	}
-	return news, errors.Join(errs...)
+	return low, errors.Join(errs...)
+}
+
+// raise raises what was noted. It must run in the device's namespace.
+func raise(dev string, low []setting) error {
+	var errs []error
+	for _, s := range low {
+		if err := writeSetting(dev, s.name, s.least); err != nil {
+			errs = append(errs, fmt.Errorf("set net.ipv4.conf.%s.%s=%d: %w", dev, s.name, s.least, err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // restore gives a device back the settings it had, but for those that somebody else
@@ -131,19 +138,21 @@ func loadSettings(dir string) (changed, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return c, nil
 	}
-	if err == nil {
-		err = json.Unmarshal(b, &c)
-	}
 	if err != nil {
 		return nil, fmt.Errorf("read the settings that devices had: %w", err)
+	}
+	if json.Unmarshal(b, &c) != nil { // the host went down while it was written: see save
+		return changed{}, nil
 	}
 	return c, nil
 }
 
+// save waits for no disk, for clients wait for a takeover: a host that goes down forgets its
+// settings anyway.
 func (c changed) save(dir string) error {
 	b, err := json.MarshalIndent(c, "", "  ")
 	if err == nil {
-		err = atomicfile.Write(filepath.Join(dir, settingsName), append(b, '\n'))
+		err = atomicfile.WriteUnsynced(filepath.Join(dir, settingsName), append(b, '\n'))
 	}
 	if err != nil {
 		return fmt.Errorf("write the settings that devices had: %w", err)
@@ -182,49 +191,13 @@ func (h *host) restore(dev string) {
 	if err := h.thread.Do(func() error { return h.settings.restore(dev) }); err != nil {
 		h.log.Warn("a device keeps settings that were made for virtual addresses", "dev", dev, "err", err)
 	}
-	h.saveSoon()
+	h.saveSettings()
 }
 
-// saveAfter is how long writing what devices had before waits: where there are one or two
-// processors, the disk would take one from a takeover. A crash before it is written is no
-// harm: the settings then stay as they are.
-const saveAfter = 100 * time.Millisecond
-
-func (h *host) saveSoon() {
-	select {
-	case h.unsaved <- struct{}{}:
-	default:
-	}
-}
-
-// saveLoop writes what there is to write until ctx ends, and then once more.
-func (h *host) saveLoop(ctx context.Context) {
-	for ctx.Err() == nil {
-		select {
-		case <-ctx.Done():
-		case <-h.unsaved:
-			select {
-			case <-ctx.Done():
-			case <-time.After(saveAfter):
-			}
-			h.saveSettings()
-		}
-	}
-	select {
-	case <-h.unsaved:
-		h.saveSettings()
-	default:
-	}
-}
-
+// saveSettings writes what devices had before, so that who comes after this process can
+// give it back. mu is held.
 func (h *host) saveSettings() {
-	h.mu.Lock()
-	c := make(changed, len(h.settings))
-	for dev, was := range h.settings {
-		c[dev] = maps.Clone(was)
-	}
-	h.mu.Unlock()
-	if err := c.save(h.opts.Dir); err != nil {
+	if err := h.settings.save(h.opts.Dir); err != nil {
 		h.log.Warn("what devices had before is not on disk", "err", err)
 	}
 }
