@@ -384,6 +384,9 @@ func (c *Cluster) Settled(limit time.Duration) error {
 	return fmt.Errorf("not settled within %v: %w", limit, last)
 }
 
+// servers is how many nodes have raft's log (failover.MostServers); the rest follow.
+const servers = 7
+
 func (c *Cluster) settled() error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
@@ -399,6 +402,10 @@ func (c *Cluster) settled() error {
 		for _, m := range ms {
 			if m.State != api.MemberAlive || m.LeaseMS == nil || *m.LeaseMS <= 0 {
 				return fmt.Errorf("%s sees %s %s", n.Node, m.Name, m.State)
+			}
+			// Who came late to the founding is alive by a stream before it has its vote.
+			if len(ms) <= servers && (m.Follows != nil || m.Voter && m.Log != nil && *m.Log != api.LogVoter) {
+				return fmt.Errorf("%s says that %s has no vote yet", n.Node, m.Name)
 			}
 			for _, l := range m.Links {
 				if l.State != api.MemberAlive {
