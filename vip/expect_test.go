@@ -109,6 +109,25 @@ func TestExpectedIsNotHere(t *testing.T) {
 	})
 }
 
+// A disk that hangs keeps no address off its device, and holds nobody up.
+func TestAddressComesWhileTheDiskHangs(t *testing.T) {
+	l := newLab(t)
+	k := l.host.open(t, options(modes()[0], t.TempDir()))
+	must(t, k.Prepare(bothVIPs))
+	k.saving.Lock() // as a write that does not return
+	must(t, k.Add(bothVIPs...))
+	if !l.host.raised(t) {
+		t.Error("the settings are not raised")
+	}
+	must(t, k.Del(bothVIPs...))
+	must(t, k.Add(bothVIPs...))
+	k.saving.Unlock()
+	until(t, "it is written after all", func() bool {
+		was, err := loadSettings(k.opts.Dir)
+		return err == nil && len(was) > 0
+	})
+}
+
 // An agent that is killed while it expects an address leaves settings behind that the
 // next one gives back, as with an address that is on.
 func TestKilledWhileExpecting(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -44,7 +45,9 @@ type host struct {
 	known    map[netip.Addr]Address // what the guard knows
 	settings changed                // of devices, by us
 	expected map[netip.Addr]expected
-	tuned    map[int]tuned // by device
+	tuned    map[int]tuned           // by device
+	saving   sync.Mutex              // serialises writing what devices had before
+	unsaved  atomic.Pointer[changed] // the newest of it
 
 	told   sync.Mutex                     // guards the three below
 	raised map[string]string              // problems that stand, by code

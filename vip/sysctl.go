@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -194,11 +196,32 @@ func (h *host) restore(dev string) {
 	h.saveSettings()
 }
 
-// saveSettings writes what devices had before, so that who comes after this process can
-// give it back. mu is held.
+// saveWait is how long an address waits for what its device had before to be written. A disk
+// that hangs keeps no address off; if the agent is killed meanwhile, the settings stay.
+const saveWait = 20 * time.Millisecond
+
+// saveSettings has what devices had before written, so that who comes after this process
+// can give it back. It returns once it is, or after saveWait. mu is held.
 func (h *host) saveSettings() {
-	if err := h.settings.save(h.opts.Dir); err != nil {
-		h.log.Warn("what devices had before is not on disk", "err", err)
+	now := make(changed, len(h.settings))
+	for dev, was := range h.settings {
+		now[dev] = maps.Clone(was)
+	}
+	h.unsaved.Store(&now)
+	done := make(chan struct{})
+	h.wg.Go(func() {
+		defer close(done)
+		h.saving.Lock()
+		defer h.saving.Unlock()
+		if err := h.unsaved.Load().save(h.opts.Dir); err != nil { // the newest, whoever comes first
+			h.log.Warn("what devices had before is not on disk", "err", err)
+		}
+	})
+	late := time.NewTimer(saveWait)
+	defer late.Stop()
+	select {
+	case <-done:
+	case <-late.C:
 	}
 }
 

@@ -384,9 +384,6 @@ func (c *Cluster) Settled(limit time.Duration) error {
 	return fmt.Errorf("not settled within %v: %w", limit, last)
 }
 
-// servers is how many nodes have raft's log (failover.MostServers); the rest follow.
-const servers = 7
-
 func (c *Cluster) settled() error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
@@ -399,12 +396,16 @@ func (c *Cluster) settled() error {
 		if err != nil {
 			return err
 		}
+		votes := 0
 		for _, m := range ms {
 			if m.State != api.MemberAlive || m.LeaseMS == nil || *m.LeaseMS <= 0 {
 				return fmt.Errorf("%s sees %s %s", n.Node, m.Name, m.State)
 			}
 			// Who came late to the founding is alive by a stream before it has its vote.
-			if len(ms) <= servers && (m.Follows != nil || m.Voter && m.Log != nil && *m.Log != api.LogVoter) {
+			if m.Voter {
+				votes++
+			}
+			if m.Voter && m.Follows != nil {
 				return fmt.Errorf("%s says that %s has no vote yet", n.Node, m.Name)
 			}
 			for _, l := range m.Links {
@@ -412,6 +413,9 @@ func (c *Cluster) settled() error {
 					return fmt.Errorf("%s sees %s's link %s %s", n.Node, m.Name, l.Name, l.State)
 				}
 			}
+		}
+		if votes%2 == 0 && len(ms) > 2 {
+			return fmt.Errorf("%s sees %d votes: one is on its way", n.Node, votes)
 		}
 		s, err := n.Status(ctx)
 		if err != nil {

@@ -124,16 +124,15 @@ func (o *observer) heard(request uint32, at time.Time, who string) {
 	}
 }
 
-// claimed notes an announcement by who.
-func (o *observer) claimed(at time.Time, who string) {
+// announced notes an announcement.
+func (o *observer) announced(a Announcement) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.rec.claims = append(o.rec.claims, claim{at.Sub(o.rec.started), who})
+	o.rec.announced = append(o.rec.announced, a)
 }
 
 // Look is the report on what was seen until now. The observation goes on, its
-// report at the end is not changed by it; fields that only the end can tell (Lost,
-// Announcements) are empty.
+// report at the end is not changed by it; what only the end can tell (Lost) is empty.
 func (o *observer) Look() Report {
 	o.mu.Lock()
 	rec, skipped := o.rec, o.skipped // the lists only grow: what is in them stays

@@ -117,13 +117,8 @@ type record struct {
 	answers []answer        // in the order they came
 	marks   []mark
 	ended   time.Duration
-	claims  []claim // in the order they came; ARP only
-}
-
-// claim is an announcement by a holder.
-type claim struct {
-	at  time.Duration
-	who string
+	// announced are the announcements in the order they came; ARP only.
+	announced []Announcement
 }
 
 // report judges a record. It is pure.
@@ -140,6 +135,8 @@ func (r record) report() Report {
 		By:       countHolders(byRequest),
 		Changes:  r.changes(byRequest),
 		Overlaps: r.overlaps(byRequest),
+
+		Announcements: r.announced,
 	}
 	silences := r.silences()
 	for i, m := range r.marks {
@@ -212,7 +209,7 @@ func (r record) overlaps(byRequest []answer) []Overlap {
 			o.Apart = r.sent[a.request] - r.sent[byRequest[last].request]
 			before, between := byRequest[last-1], byRequest[last]
 			inTurn := before.at < between.at && prev.at < a.at
-			if o.Apart <= r.window && inTurn && !r.claimed(a.who, between.at, a.at+r.window) {
+			if o.Apart <= r.window && inTurn && !r.moved(a.who, between.at, a.at+r.window) {
 				list = append(list, o)
 			}
 		}
@@ -221,9 +218,12 @@ func (r record) overlaps(byRequest []answer) []Overlap {
 	return list
 }
 
-// claimed: who announced itself in that time.
-func (r record) claimed(who string, from, to time.Duration) bool {
-	return slices.ContainsFunc(r.claims, func(c claim) bool { return c.who == who && c.at >= from && c.at <= to })
+// moved: the address came to who in that time, by its own announcement.
+func (r record) moved(who string, from, to time.Duration) bool {
+	return slices.ContainsFunc(r.announced, func(a Announcement) bool {
+		at := a.At.Sub(r.started)
+		return a.MAC == who && at >= from && at <= to
+	})
 }
 
 // span is a time without an answer.

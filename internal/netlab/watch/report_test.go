@@ -97,9 +97,10 @@ func TestARequestThatWaitedIsNoSecondHolder(t *testing.T) {
 func TestTwoQuickMovesAreNoSecondHolder(t *testing.T) {
 	for who, want := range map[string]int{"A": 0, "B": 1, "": 1} {
 		r := story("A", "A", "B", "B", "A", "A")
-		r.claims = []claim{{ms / 2, "A"}, {2 * ms, "B"}}
+		at := func(d time.Duration, who string) Announcement { return Announcement{At: r.started.Add(d), MAC: who} }
+		r.announced = []Announcement{at(ms/2, "A"), at(2*ms, "B")}
 		if who != "" {
-			r.claims = append(r.claims, claim{4 * ms, who})
+			r.announced = append(r.announced, at(4*ms, who))
 		}
 		if rep := r.report(); len(rep.Overlaps) != want {
 			t.Errorf("%q announces itself: overlaps %v", who, rep.Overlaps)

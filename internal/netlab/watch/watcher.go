@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -42,9 +43,6 @@ type Watcher struct {
 	reading sync.WaitGroup
 	once    sync.Once
 	report  Report
-
-	announceMu    sync.Mutex
-	announcements []Announcement // guarded by announceMu
 }
 
 // lateAnswers is how long Stop still listens after the last request.
@@ -112,7 +110,6 @@ func (w *Watcher) Stop() Report {
 		w.reading.Wait()
 		w.report = w.end(ended)
 		w.report.Lost = lost
-		w.report.Announcements = w.announcements
 		if w.udp != nil {
 			r := w.udp.end(ended)
 			w.report.UDP = &r
@@ -197,10 +194,7 @@ func (w *Watcher) take(frame []byte, at time.Time) {
 		return
 	}
 	if p.target == w.cfg.VIP {
-		w.announceMu.Lock()
-		defer w.announceMu.Unlock()
-		w.announcements = append(w.announcements, Announcement{At: at, MAC: name(p.senderMAC), Reply: p.op == opReply})
-		w.claimed(at, name(p.senderMAC))
+		w.announced(Announcement{At: at, MAC: name(p.senderMAC), Reply: p.op == opReply})
 		return
 	}
 	if request, ok := requestOf(p.targetMAC); ok && p.op == opReply && p.target == w.cfg.Observer {
@@ -220,7 +214,7 @@ func name(mac [6]byte) string { return net.HardwareAddr(mac[:]).String() }
 
 // Announcements lists the gratuitous ARP packets seen so far.
 func (w *Watcher) Announcements() []Announcement {
-	w.announceMu.Lock()
-	defer w.announceMu.Unlock()
-	return append([]Announcement(nil), w.announcements...)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.rec.announced)
 }
