@@ -1,25 +1,18 @@
 package agent
 
 import (
-	"cmp"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
 	"sync"
 	"time"
 
 	"hanode/api"
 	"hanode/cluster"
-	"hanode/failover"
 	"hanode/fsm"
-	"hanode/internal/id"
 	"hanode/internal/netio"
-	"hanode/internal/spec"
-	"hanode/lease"
 	"hanode/peer"
 )
 
@@ -198,80 +191,6 @@ func closeStores(s cluster.Stores) error {
 	return s.Close()
 }
 
-// maxVoters is how many of the founders vote; the rest get the log without a vote.
-func (a *Agent) maxVoters() int { return cmp.Or(a.opts.Servers, failover.MostServers) }
-
-// founders is raft's first configuration, the same on every founder.
-func (a *Agent) founders() []cluster.Server {
-	var out []cluster.Server
-	for i, n := range a.cfg.Nodes {
-		out = append(out, cluster.Server{Name: n.Name, Voter: i < a.maxVoters()})
-	}
-	return out
-}
-
-// decide is R12: found only while a majority of the founders says "fresh, never
-// left" by the same list, and none that answers has state or knows of somebody who has;
-// else, if somebody has a cluster, join it with a new raft identity. It asks until one of
-// both holds.
-func (a *Agent) decide(ctx context.Context) (bootstrap bool, err error) {
-	digest := a.cfg.Digest()
-	var out outside
-	defer a.problems.clear("not-joined")
-	for ctx.Err() == nil {
-		fresh, member := 1, ""
-		known := a.disk.knows()
-		ours := a.haresources().text
-		var uneven []string // whose haresources differ from ours, and where
-		for _, n := range a.cfg.Nodes {
-			if n.Name == a.cfg.Name {
-				continue
-			}
-			h, err := a.hello(ctx, n.Name)
-			if err != nil {
-				a.log.Debug("founder not reached yet", "peer", n.Name, "err", err)
-				continue
-			}
-			switch {
-			case h.Removed:
-				a.expelled()
-			case h.State == peer.Member:
-				member = n.Name
-			case h.State == peer.Outside:
-				known = true
-			case h.Digest != digest:
-				a.problems.set("founders-differ", fmt.Sprintf("%s has another list of founders, timing or port (digest %.8s, here %.8s)", n.Name, h.Digest, digest))
-			case h.Resources != ours:
-				uneven = append(uneven, differing(n.Name, h.Resources, a.cfg.Name, ours))
-			case h.State == peer.Fresh || h.State == peer.Founding:
-				fresh++
-			}
-		}
-		a.uneven(uneven, member != "")
-		switch {
-		case member != "":
-			// A second host of one name would take the live one's place in raft.
-			if err := a.alone(ctx); err != nil {
-				return false, err
-			}
-			err := a.rejoin(ctx, member)
-			if err == nil {
-				return false, nil
-			}
-			out.note(a, member, err)
-		case known:
-			out.note(a, "", errNobodyIn)
-		case fresh >= len(a.cfg.Nodes)/2+1 && (a.member == nil || a.member.Founder) && a.agree(ours):
-			a.log.Info("founding the cluster", "founders", len(a.cfg.Nodes), "agreeing", fresh)
-			a.problems.clear("founders-differ")
-			a.uneven(nil, true)
-			return true, a.disk.setNumber(1)
-		}
-		sleepCtx(ctx, 100*time.Millisecond)
-	}
-	return false, ctx.Err()
-}
-
 func (a *Agent) hello(ctx context.Context, node string) (peer.Hello, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
@@ -419,37 +338,6 @@ func (a *Agent) unheard(node string) (time.Duration, bool) {
 	return a.host.Clock.Now().Elapsed(h.registered), ok && !h.registered.IsZero()
 }
 
-// found writes the cluster's first entry.
-func (a *Agent) found(ctx context.Context) error {
-	c := fsm.Found{Cluster: a.cfg.Cluster, Digest: a.cfg.Digest(), Timing: a.cfg.Timing, Nodes: a.located(), Manual: a.cfg.Manual(), Tokens: a.member.tokens()}
-	for i, n := range a.cfg.Nodes {
-		if i < a.maxVoters() {
-			c.Voters = append(c.Voters, n.Name)
-		}
-	}
-	groups, err := a.foundingGroups(ctx)
-	if err != nil {
-		a.problems.set("groups-file", err.Error())
-	}
-	c.Groups = groups
-	res, err := a.node.Load().Propose(ctx, fsm.Command{At: a.host.Clock.Wall(), Found: &c})
-	if err == nil && res.Rejected != "" {
-		err = errors.New(res.Rejected)
-	}
-	return err
-}
-
-// located are the founders, with the addresses that were found where none is written.
-func (a *Agent) located() []spec.Node {
-	out := slices.Clone(a.cfg.Nodes)
-	for i, n := range out {
-		if links := a.gossip.Links(n.Name); n.Address == "" && len(links) > 0 && links[0].Address.IsValid() {
-			out[i].Address = links[0].Address.String()
-		}
-	}
-	return out
-}
-
 // alone refuses to go on while another host answers to this node's name. After a
 // reboot the old one falls silent by itself.
 func (a *Agent) alone(ctx context.Context) error {
@@ -501,176 +389,3 @@ func (a *Agent) probeOwn(ctx context.Context) {
 		}
 	}
 }
-
-// hostID is data_dir, boot and network namespace: a newer registration from the
-// same one is a proof that the older is over (R8).
-func (a *Agent) hostID() string {
-	a.disk.mu.Lock()
-	defer a.disk.mu.Unlock()
-	mark := ""
-	if a.manual() {
-		mark = fsm.RebootMark(a.host.Boot, a.host.Machine)
-	}
-	return a.disk.id.ID + "/" + a.host.ID + mark
-}
-
-// register makes the next incarnation of this node; it comes after everything an
-// older one held was dropped and verified.
-func (a *Agent) register(ctx context.Context) {
-	nonce := rand.Text()
-	var from uint64
-	a.machine.View(func(s *fsm.State) {
-		if n := s.Nodes[a.cfg.Name]; n != nil {
-			from = n.Inc
-		}
-	})
-	for ctx.Err() == nil && !a.drain.Load() {
-		bound := a.bound()
-		res, err := a.propose(ctx, fsm.Command{At: a.host.Clock.Wall(), Register: &fsm.Register{
-			Node: a.cfg.Name, From: from, Nonce: nonce, HostID: a.hostID(), Bound: bound, Version: a.opts.Version, Speaks: a.saysIt(),
-		}})
-		switch {
-		case err != nil:
-			a.problems.set("not-registered", fmt.Sprintf("no leader took this node's registration: %v", err))
-		case res.Gone:
-			a.expelled()
-			sleepCtx(ctx, time.Second)
-		case res.Rejected != "" && res.Inc != from:
-			from = res.Inc // somebody registered in between; try from there
-			continue
-		case res.Rejected != "":
-			a.problems.set("not-registered", res.Rejected)
-		default:
-			a.problems.clear("not-registered")
-			a.problems.clear("removed")
-			a.adoptRegistration(id.NodeRef{Name: a.cfg.Name, Inc: res.Inc})
-			return
-		}
-		sleepCtx(ctx, 50*time.Millisecond)
-	}
-}
-
-// expelled says that this node was put out of the cluster, and how it comes back.
-func (a *Agent) expelled() {
-	a.problems.clear("not-registered")
-	a.problems.set("removed", fmt.Sprintf("%s was removed from cluster %s while it was away; what its data_dir holds counts no more, and it holds nothing", a.cfg.Name, a.cfg.Cluster))
-}
-
-// bound is what a voter must wait after its last ack to this node: deadtime, and
-// what the guard's tier adds to it; with two_node = "manual" for ever.
-func (a *Agent) bound() time.Duration {
-	if extra := a.kernel.Tier().Extra(); extra < spec.Unbounded && !a.manual() {
-		return a.timing().Deadtime + extra
-	}
-	return spec.Unbounded
-}
-
-func (a *Agent) adoptRegistration(ref id.NodeRef) {
-	a.grant.Lock()
-	version, names := a.grant.List()
-	a.grant.Unlock()
-	h := lease.NewHolder(ref, a.timing().LeaseLength(), a.host.Clock.Now())
-	h.SetVoters(version, names)
-	if a.manual() {
-		h.Alone()
-		a.startsAlone(ref)
-	}
-	a.hold.Lock()
-	a.hold.holder = h
-	a.lease.Store(h.Lease)
-	// More than one voter said that the last one was fenced; none can have said it
-	// of this one yet.
-	select {
-	case <-a.fenced:
-	default:
-	}
-	a.hold.Unlock()
-	a.log.Info("registered", "incarnation", ref.Inc)
-	a.touched.add(fsm.Change{All: true}) // the new holder must learn every record
-	signal(a.changed)
-	a.beat()
-}
-
-// readyLoop is R5: as a voter, answer beats only after applying an index that the
-// leader gave out after our start.
-func (a *Agent) readyLoop(ctx context.Context) {
-	for ctx.Err() == nil {
-		a.ready(ctx)
-		a.grant.Lock()
-		done := a.grant.IsReady()
-		a.grant.Unlock()
-		if done {
-			return
-		}
-		sleepCtx(ctx, 20*time.Millisecond)
-	}
-}
-
-func (a *Agent) ready(ctx context.Context) {
-	n := a.node.Load()
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	index, err := n.Mark(ctx)
-	if errors.Is(err, cluster.ErrNotLeader) {
-		to, _ := a.leader(n)
-		if to == "" || to == a.cfg.Name {
-			return
-		}
-		index, err = a.peers.Mark(ctx, to)
-	}
-	if err != nil {
-		return
-	}
-	for ctx.Err() == nil {
-		var have uint64
-		founded := false
-		a.machine.View(func(s *fsm.State) { have, founded = s.Index, s.Founded() })
-		if have >= index && founded {
-			a.grant.Lock()
-			was := a.grant.IsReady()
-			a.grant.Ready()
-			a.speak()
-			a.grant.Unlock()
-			if !was {
-				since := a.host.Clock.Now()
-				a.lead.ready.Store(&since)
-				a.log.Info("voter is ready", "index", index)
-				a.beat()
-			}
-			return
-		}
-		sleepCtx(ctx, time.Millisecond)
-	}
-}
-
-// watchState ends the agent when its log says so: an entry it cannot read, or the
-// end of its membership.
-func (a *Agent) watchState(ctx context.Context) {
-	tick := a.grid.Ticker(100 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		if err := a.machine.Broken(); err != nil {
-			a.die(err)
-			return
-		}
-		gone := false
-		a.machine.View(func(s *fsm.State) {
-			n := s.Nodes[a.cfg.Name]
-			gone = membershipEnded(n, a.disk.number())
-		})
-		if gone {
-			a.once.Do(func() { close(a.removed) })
-			return
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-			tick.Next()
-		}
-	}
-}
-
-// membershipEnded reports that the membership of this data directory is over. A log that is replayed
-// passes the end of an earlier one, whose directory had a lower number.
-func membershipEnded(n *fsm.Node, disk uint64) bool { return n != nil && n.Removed && n.Disk >= disk }
