@@ -54,10 +54,8 @@ func (l *lab) look(when func() string) (by [maxVips][]*host) {
 	var buf [maxVips]netip.Addr
 	var holds [maxVips][]hold
 	for _, h := range l.order {
-		for _, a := range h.kernel.Expected() {
-			if h.kernel.Has(a) {
-				l.fail("%s %s has %v on a device, which it only expects", when(), h.name, a)
-			}
+		for _, a := range h.kernel.ExpectedHere() {
+			l.fail("%s %s has %v on a device, which it only expects", when(), h.name, a)
 		}
 		for _, a := range h.kernel.Answering(buf[:0]) {
 			o, noted := h.openedAs(a)

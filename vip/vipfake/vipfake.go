@@ -200,6 +200,23 @@ func (h *Host) Expected() []netip.Addr {
 	return slices.SortedFunc(maps.Keys(h.expected), netip.Addr.Compare)
 }
 
+// ExpectedHere lists the addresses that are expected and on a device, at one instant. There
+// are never any.
+func (h *Host) ExpectedHere() (out []netip.Addr) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.expected) == 0 {
+		return nil
+	}
+	now := h.clk.Now().Boot
+	for a := range h.expected {
+		if h.on(a, now) {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
 // Announcing reports whether a's announcements are being repeated.
 func (h *Host) Announcing(a netip.Addr) bool {
 	h.mu.Lock()
