@@ -151,6 +151,14 @@ func (d *disk) asking() (string, error) {
 	return d.id.Asking, err
 }
 
+// asks reports whether this directory has no place in the cluster until a new number
+// comes, and has asked for one.
+func (d *disk) asks() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.id.Asking != ""
+}
+
 // knows reports whether this directory, which is no raft server yet, has asked a cluster
 // to be let in. It founds no other one then, whoever agrees: what that one decided may be
 // on a disk that is away.

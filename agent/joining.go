@@ -263,7 +263,7 @@ func (s service) Rejoin(ctx context.Context, asker, request string) (uint64, err
 	a := s.a
 	n := a.node.Load()
 	if n == nil || !n.IsLeader() {
-		a.peerAsked(asker)
+		a.peerAsked(ctx, asker)
 		return 0, peer.ErrNotLeader
 	}
 	var from uint64
@@ -315,6 +315,7 @@ func (s service) Hello(asker string) peer.Hello {
 	f := a.disk.fork()
 	_, registered := a.ref()
 	h.ForkAt, h.ForkTag, h.TakesPart = f.At, f.Tag, registered || a.node.Load() != nil
+	h.Asks = !h.TakesPart && a.disk.asks()
 	if silent, known := a.unheard(asker); known {
 		h.HeardMS = api.MS(silent)
 	}

@@ -130,16 +130,22 @@ func (o *operator) move(ctx context.Context, a *Agent, n int, to string, limit t
 	}
 }
 
+// changes reports whether a command changes the newest state, and after which event. It does
+// not say so of an older state: who has just started applies its log again.
+func (o *operator) changes(differs func(*fsm.State) bool) (after uint64, yes bool) {
+	after, _ = o.ledger.position()
+	o.view(func(s *fsm.State) { yes = s.EventSeq >= after && differs(s) })
+	return after, yes
+}
+
 func (o *operator) standby(ctx context.Context, a *Agent, node string, on bool, limit time.Duration) {
-	before, _ := o.ledger.position()
-	was := false
-	o.view(func(s *fsm.State) { was = s.Nodes[node] != nil && s.Nodes[node].Standby })
+	before, changes := o.changes(func(s *fsm.State) bool { return (s.Nodes[node] != nil && s.Nodes[node].Standby) != on })
 	call := o.hist.stamp()
 	_, err := a.Standby(ctx, node, on, limit)
 	o.wrote(act{object: "standby " + node, value: fmt.Sprint(on)}, call, err)
 	o.note("operator at %s: standby %s %v: %v", a.cfg.Name, node, on, err)
 	word := map[bool]string{true: "standby", false: "online"}[on]
-	if o.told(word, err) && was != on && !o.ledger.happened(before, func(e fsm.Event) bool { return e.Kind == word && e.Node == node }) {
+	if o.told(word, err) && changes && !o.ledger.happened(before, func(e fsm.Event) bool { return e.Kind == word && e.Node == node }) {
 		o.fail("%s %s was acknowledged, but is not in the log", word, node)
 	}
 }
@@ -158,14 +164,12 @@ func (o *operator) apply(ctx context.Context, a *Agent, groups []spec.Group, lim
 }
 
 func (o *operator) maintenance(ctx context.Context, a *Agent, on bool) {
-	before, _ := o.ledger.position()
-	was := false
-	o.view(func(s *fsm.State) { was = s.Maintenance })
+	before, changes := o.changes(func(s *fsm.State) bool { return s.Maintenance != on })
 	call := o.hist.stamp()
 	err := a.Maintenance(ctx, on)
 	o.wrote(act{object: "maintenance", value: fmt.Sprint(on)}, call, err)
 	o.note("operator at %s: maintenance %v: %v", a.cfg.Name, on, err)
-	if o.told("maintenance", err) && was != on && !o.ledger.happened(before, func(e fsm.Event) bool { return e.Kind == "maintenance" }) {
+	if o.told("maintenance", err) && changes && !o.ledger.happened(before, func(e fsm.Event) bool { return e.Kind == "maintenance" }) {
 		o.fail("maintenance %v was acknowledged, but is not in the log", on)
 	}
 }

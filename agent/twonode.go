@@ -17,7 +17,6 @@ import (
 	"hanode/cluster"
 	"hanode/config"
 	"hanode/fsm"
-	"hanode/internal/clock"
 	"hanode/internal/id"
 	"hanode/peer"
 )
@@ -39,7 +38,6 @@ type twoNode struct {
 	mu    sync.Mutex
 	end   context.CancelFunc // ends this node's part in raft; see joinLoop
 	votes bool               // by the newest configuration on the disk when that part began
-	asked clock.Instant      // when the other node last asked to join anew; zero = never
 	waits bool               // for the other node, before it takes part
 }
 
@@ -339,13 +337,10 @@ func (a *Agent) quorumOf() []string {
 // is empty or older than it was. If this node votes it has all that was committed, and
 // without the other's old disk nobody leads: it goes on alone. The other one holds
 // nothing meanwhile, for it has not registered.
-func (a *Agent) peerAsked(asker string) {
-	if !a.manual() || asker != a.other() {
+func (a *Agent) peerAsked(ctx context.Context, asker string) {
+	if !a.manual() || asker != a.other() || !a.asksAnew(ctx, asker) {
 		return
 	}
-	a.two.mu.Lock()
-	a.two.asked = a.host.Clock.Now()
-	a.two.mu.Unlock()
 	// A node that has not taken part since it started does not know whether its own disk
 	// is the newest: there an operator must say it.
 	n := a.node.Load()
@@ -360,10 +355,28 @@ func (a *Agent) peerAsked(asker string) {
 	}
 }
 
+// asksAnew reports whether the other node says now that it takes no part and asks for a
+// new raft identity. That it asked before means nothing: it may have got one since, and
+// hold groups. From its answer on it gets one, and is registered, only by an entry of this
+// node's, which shows here.
+func (a *Agent) asksAnew(ctx context.Context, other string) bool {
+	record := func() (disk, inc uint64) {
+		a.machine.View(func(s *fsm.State) {
+			if n := s.Nodes[other]; n != nil {
+				disk, inc = n.Disk, n.Inc
+			}
+		})
+		return disk, inc
+	}
+	disk, inc := record()
+	h, err := a.hello(ctx, other)
+	disk2, inc2 := record()
+	return err == nil && h.Asks && disk2 == disk && inc2 == inc
+}
+
 // confirmAlone takes an operator's word that the other node is off, where nobody leads
 // because of that.
 func (a *Agent) confirmAlone(ctx context.Context, req api.ConfirmOffRequest) (*api.ConfirmOffResult, error) {
-	now := a.host.Clock.Now()
 	other := a.other()
 	if req.Node != other {
 		return nil, fail(api.CodeNotFound, "the other node is "+other, "%s is not the other node of this cluster", req.Node)
@@ -372,12 +385,9 @@ func (a *Agent) confirmAlone(ctx context.Context, req api.ConfirmOffRequest) (*a
 		return nil, fail("no-copy", "start "+other+"; it has the cluster's state",
 			"this node has no copy of the cluster, so it cannot go on without %s", other)
 	}
-	a.two.mu.Lock()
-	asked := a.two.asked
-	a.two.mu.Unlock()
-	emptied := !asked.IsZero() && now.Elapsed(asked) < 5*time.Second // it is heard, and holds nothing
+	emptied := a.takesConnections(ctx, other) && a.asksAnew(ctx, other) // it is heard, and holds nothing
 	if !emptied {
-		if why := a.heardAtAll(ctx, now, other); why != "" {
+		if why := a.heardAtAll(ctx, other); why != "" {
 			return nil, fail("node-heard", "a node that is heard is not off: switch it off, or let it go on", "%s is not off: %s", other, why)
 		}
 	}
@@ -407,23 +417,31 @@ func (a *Agent) confirmAlone(ctx context.Context, req api.ConfirmOffRequest) (*a
 }
 
 // heardAtAll says how a node shows that it has power, or "".
-func (a *Agent) heardAtAll(ctx context.Context, now clock.Instant, name string) string {
-	if at := a.ears.last(name); !at.IsZero() && now.Elapsed(at) < a.timing().Deadtime {
+func (a *Agent) heardAtAll(ctx context.Context, name string) string {
+	if at := a.ears.last(name); !at.IsZero() && a.host.Clock.Now().Elapsed(at) < a.timing().Deadtime {
 		return "its agent is heard"
 	}
-	// A host that is off does not take a connection, and the kernel of one that is on does
-	// so at once, whatever its agent does: an operator waits no longer than that for the dead.
-	short, cancel := context.WithTimeout(ctx, connectTime)
-	c, err := a.gossip.Dial(short, name, a.cfg.Port+1)
-	cancel()
-	if err != nil {
+	if !a.takesConnections(ctx, name) {
 		return ""
 	}
-	_ = c.Close()
 	if _, err := a.hello(ctx, name); err == nil {
 		return "its agent answers"
 	}
 	return ""
+}
+
+// takesConnections reports whether a node's host is there to be asked. One that is off does
+// not take a connection, and the kernel of one that is on does so at once, whatever its
+// agent does: an operator waits no longer than that for the dead.
+func (a *Agent) takesConnections(ctx context.Context, name string) bool {
+	ctx, cancel := context.WithTimeout(ctx, connectTime)
+	defer cancel()
+	c, err := a.gossip.Dial(ctx, name, a.cfg.Port+1)
+	if err != nil {
+		return false
+	}
+	_ = c.Close()
+	return true
 }
 
 // connectTime is how long a host may take to accept a connection, over all links.

@@ -333,3 +333,27 @@ func TestTwoNodesDiskLost(t *testing.T) {
 		})
 	}
 }
+
+// That a node lost its disk is over once it has joined anew: an operator who then asks
+// about it, cut off as it is, is not told that it has an empty disk and holds nothing.
+func TestTwoNodesDiskWasLostBefore(t *testing.T) {
+	pair(t, func(t *testing.T, l *lab) {
+		l.hosts["secondary"].powerCut()
+		l.hosts["secondary"].loseDisk()
+		time.Sleep(time.Second)
+		l.hosts["secondary"].start()
+		l.until("it asks", 5*time.Second, func() bool {
+			a, _ := l.hosts["secondary"].running()
+			return a != nil && a.disk.asks()
+		})
+		l.until("it votes again", 20*time.Second, func() bool { return len(l.on("primary").raftVoters(l.on("primary").node.Load())) == 2 })
+		l.cutOff(true)
+		time.Sleep(3 * l.tm.Deadtime)
+		res, e := l.confirm("primary", "secondary", "secondary has an empty disk")
+		if e == nil || e.Code != api.CodeNeedsConfirmation || res.Confirm != "secondary is off" {
+			t.Errorf("answered %+v, %+v", res, e)
+		}
+		l.cutOff(false)
+		l.well(20 * time.Second)
+	})
+}

@@ -79,6 +79,9 @@ type Hello struct {
 	ForkAt    int64  `json:"fork_at,omitempty"`
 	ForkTag   string `json:"fork_tag,omitempty"`
 	TakesPart bool   `json:"takes_part,omitempty"`
+	// Asks: it takes no part, and asks for a new raft identity, for its disk is empty or
+	// older than it was.
+	Asks bool `json:"asks,omitempty"`
 	// Formed: this node, or one that told it when it started, has lived since the
 	// cluster was whole. Who starts now is not part of a cold start, and initdead is
 	// not for it. Missing from a version that does not say.
