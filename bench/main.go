@@ -10,6 +10,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -52,6 +53,11 @@ var measurements = map[string]func(options) error{
 	"flood":      flood,
 }
 
+// names lists what can be measured.
+func names() string {
+	return strings.Join(slices.Concat(slices.Sorted(maps.Keys(faults)), slices.Sorted(maps.Keys(measurements))), ", ")
+}
+
 // longOr is how long the measurement lasts.
 func (o options) longOr(usual time.Duration) time.Duration { return cmp.Or(o.lasts, usual) }
 
@@ -61,7 +67,7 @@ func main() {
 	flag.IntVar(&o.labs, "labs", 1, "clusters side by side, for sigstop20 and rolling")
 	flag.StringVar(&o.profile, "profile", "fast", "timing profile")
 	what := flag.String("what", "power,leader,move",
-		"comma-separated: power, leader, move, stop, kill, link, carrier, idle, sigstop20, rolling, rolling9, busy, guard, stale, many, many-nodes, clients, stranger, heartbeat (takes root and Debian's heartbeat)")
+		"comma-separated: "+names()+" (heartbeat takes root and Debian's heartbeat)")
 	flag.StringVar(&o.binary, "binary", "", "the hanode binary; empty = build it")
 	flag.StringVar(&o.dir, "dir", "", "keep the logs in this folder")
 	flag.DurationVar(&o.lasts, "for", 0, "how long busy and idle last (0 = 30m, 20s)")
@@ -116,7 +122,7 @@ func run(o options, what string) error {
 			continue
 		}
 		if _, ok := faults[w]; !ok {
-			return fmt.Errorf("unknown measurement %q", w)
+			return fmt.Errorf("unknown measurement %q; there are %s", w, names())
 		}
 		single = append(single, w)
 	}
