@@ -201,7 +201,8 @@ const deafAfter = 3
 
 // drift uses the key by which the others are heard, if this node hears nobody by its own:
 // it was away while a rotation ended the other way. apart: it has no lease. state names
-// what it knows of rotations; until that changes, what is heard counts for more.
+// what it knows of rotations; until that changes, or this node is in touch again and knows
+// that it has not, what is heard counts for more.
 func (k *keyring) drift(apart bool, state string) (to string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -228,6 +229,20 @@ func (k *keyring) drift(apart bool, state string) (to string) {
 		k.Set(keys.Only(to).Before(keys)) // the file follows when it can
 	}
 	return to
+}
+
+// isAdrift reports whether what is heard counts for more than state.
+func (k *keyring) isAdrift(state string) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.adrift == state
+}
+
+// anchor has what this node knows of rotations count again: it knows all that was decided.
+func (k *keyring) anchor() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.adrift = ""
 }
 
 // knows names what this node knows of rotations.
@@ -283,10 +298,16 @@ func (a *Agent) followKeys(ctx context.Context, due bool) error {
 		}
 		a.tellOldKey(apart)
 	}
-	a.keys.mu.Lock()
-	adrift := a.keys.adrift == state
-	a.keys.mu.Unlock()
-	if adrift || a.keys.file == "" {
+	if a.keys.isAdrift(state) {
+		if !due || !a.inTouch() {
+			return nil
+		}
+		if _, ok := a.reachNow(ctx); !ok {
+			return nil
+		}
+		a.keys.anchor()
+	}
+	if a.keys.file == "" {
 		return nil
 	}
 	a.machine.View(func(s *fsm.State) { want = failover.WantedKeys(s, a.keys.Keys().Fingerprints()) })

@@ -119,40 +119,51 @@ func (a *Agent) readyLoop(ctx context.Context) {
 }
 
 func (a *Agent) ready(ctx context.Context) {
+	index, ok := a.reachNow(ctx)
+	if !ok {
+		return
+	}
+	a.grant.Lock()
+	was := a.grant.IsReady()
+	a.grant.Ready()
+	a.speak()
+	a.grant.Unlock()
+	if !was {
+		since := a.host.Clock.Now()
+		a.lead.ready.Store(&since)
+		a.log.Info("voter is ready", "index", index)
+		a.beat()
+	}
+}
+
+// reachNow returns once this node has applied an index that the leader gave out after the
+// call: what was decided until then it knows. It gives up after 2 s.
+func (a *Agent) reachNow(ctx context.Context) (index uint64, ok bool) {
 	n := a.node.Load()
+	if n == nil {
+		return 0, false
+	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	index, err := n.Mark(ctx)
 	if errors.Is(err, cluster.ErrNotLeader) {
 		to, _ := a.leader(n)
 		if to == "" || to == a.cfg.Name {
-			return
+			return 0, false
 		}
 		index, err = a.peers.Mark(ctx, to)
 	}
 	if err != nil {
-		return
+		return 0, false
 	}
 	for ctx.Err() == nil {
-		var have uint64
-		founded := false
-		a.machine.View(func(s *fsm.State) { have, founded = s.Index, s.Founded() })
-		if have >= index && founded {
-			a.grant.Lock()
-			was := a.grant.IsReady()
-			a.grant.Ready()
-			a.speak()
-			a.grant.Unlock()
-			if !was {
-				since := a.host.Clock.Now()
-				a.lead.ready.Store(&since)
-				a.log.Info("voter is ready", "index", index)
-				a.beat()
-			}
-			return
+		a.machine.View(func(s *fsm.State) { ok = s.Index >= index && s.Founded() })
+		if ok {
+			return index, true
 		}
 		sleepCtx(ctx, time.Millisecond)
 	}
+	return 0, false
 }
 
 // watchState ends the agent when its log says so: an entry it cannot read, or the

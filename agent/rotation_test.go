@@ -230,6 +230,40 @@ func TestKeyRotationLeavesOneBehind(t *testing.T) {
 	})
 }
 
+// A node that heard only one which had not followed yet went back to the old key. In touch
+// again it follows, and does not hold the rotation up until that is undone.
+func TestKeyRotationIsFollowedAgain(t *testing.T) {
+	story(t, func(t *testing.T, l *lab) {
+		old := l.hosts["primary"].keysOf()[0]
+		leader := l.leader()
+		rest := without(three, leader)
+		late, adrift := rest[1], rest[0]
+		cut := func(a, b string, on bool) {
+			l.net.Cut(a, b, "", on)
+			l.net.Cut(b, a, "", on)
+		}
+		uses := func(node, key string) func() bool {
+			return func() bool { return l.on(node).keys.Keys().Fingerprint() == key }
+		}
+		to := l.rotate()
+		for !l.phase(fsm.KeyUse)() {
+			time.Sleep(20 * time.Microsecond)
+		}
+		cut(late, leader, true) // before it hears of it
+		cut(late, adrift, true)
+		l.until("it is used", 5*time.Second, func() bool { return uses(leader, to)() && uses(adrift, to)() && uses(late, old)() })
+		cut(leader, adrift, true)
+		l.net.Cut(late, adrift, "", false) // one way
+		l.until("it uses the key that it hears", 20*time.Second, uses(adrift, old))
+		for i, n := range three {
+			cut(n, three[(i+1)%3], false)
+		}
+		l.until("over", 20*time.Second, l.rotationOver)
+		l.until("all have it", 10*time.Second, l.uses(to, three...))
+		l.well(time.Minute)
+	})
+}
+
 // An operator takes it back in the middle; and without a rotation there is nothing to.
 func TestKeyRotationTakenBack(t *testing.T) {
 	story(t, func(t *testing.T, l *lab) {
