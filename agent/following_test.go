@@ -94,6 +94,53 @@ func TestStreamIsLost(t *testing.T) {
 	})
 }
 
+// A node that was without its stream for more entries than voters keep gets all of the
+// state, once, and then the entries that follow; it kept what it holds.
+func TestStreamIsLostForLong(t *testing.T) {
+	followStory(t, 3, []string{"primary", "secondary", "third", "n1"}, func(t *testing.T, l *lab) {
+		done := l.silence(vipA)
+		a := l.on("n1")
+		wholes := a.following.wholes.Load()
+		l.net.CutStreams("n1", true)
+		time.Sleep(missesNews + 2*time.Second) // what was on its way is given up
+		at, _ := a.machine.Last()
+		leader := l.on(l.leader())
+		for on, last := true, at; last-at <= 4200; on = !on {
+			if _, err := leader.propose(t.Context(), fsm.Command{At: time.Now(), Maintenance: &fsm.Maintenance{On: on}}); err != nil {
+				t.Fatal(err)
+			}
+			last, _ = leader.machine.Last()
+		}
+		if now, _ := a.machine.Last(); now != at {
+			t.Errorf("it is at %d and was at %d, as if there were a stream", now, at)
+		}
+		if err := leader.Maintenance(t.Context(), false); err != nil {
+			t.Fatal(err)
+		}
+		l.net.CutStreams("n1", false)
+		same := func() bool {
+			x, _ := a.machine.Last()
+			y, _ := leader.machine.Last()
+			return x == y
+		}
+		l.until("it has what the others have", 20*time.Second, same)
+		if n := a.following.wholes.Load() - wholes; n != 1 {
+			t.Errorf("it was sent all of the state %d times", n)
+		}
+		for _, on := range []bool{true, false} {
+			if err := leader.Maintenance(t.Context(), on); err != nil {
+				t.Fatal(err)
+			}
+		}
+		l.until("it goes on with entries", 5*time.Second, same)
+		if n := a.following.wholes.Load() - wholes; n != 1 {
+			t.Errorf("it was sent all of the state %d times", n)
+		}
+		unmoved(t, done)
+		l.well(20 * time.Second)
+	})
+}
+
 // The cluster is recovered, in the next generation, while a node that follows is cut off,
 // and another one is not. Neither goes on from the old history into the new one, and
 // neither holds anything; a host that joins anew does.
