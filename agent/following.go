@@ -41,7 +41,7 @@ type toldLeader struct {
 
 const (
 	// For how long nothing may come from raft before a node looks for somebody to follow:
-	// one that votes, as far as it knows, has other things to worry about first.
+	// one that votes, as far as anybody says, has other things to worry about first.
 	unfed      = 2 * time.Second
 	unfedVoter = 10 * time.Second
 	followTick = 200 * time.Millisecond
@@ -51,15 +51,24 @@ const (
 	missesNews = 30 * time.Second
 )
 
-// fed reports whether raft or a stream feeds this node's copy of the state.
-func (a *Agent) fed(n *cluster.Node) bool {
+// fed reports whether raft feeds this node's copy of the state, or is about to.
+func (a *Agent) fed(ctx context.Context, n *cluster.Node) bool {
+	within := func(limit time.Duration) bool {
+		return n.Fed(limit) || a.host.Clock.Now().Elapsed(a.born) < limit && n.HasLog()
+	}
+	if within(unfed) {
+		return true
+	}
 	votes := false
 	a.machine.View(func(s *fsm.State) { votes = s.Voters.Has(a.cfg.Name) })
-	limit := unfed
-	if votes {
-		limit = unfedVoter
-	}
-	return n.Fed(limit) || a.host.Clock.Now().Elapsed(a.born) < limit && n.HasLog()
+	return votes && within(unfedVoter) && !a.lostVote(ctx)
+}
+
+// lostVote reports whether a member with a longer log than this node's says that this one
+// votes no more: it was away when it lost its vote.
+func (a *Agent) lostVote(ctx context.Context) bool {
+	h, err := a.askWhoVotes(ctx)
+	return err == nil && !slices.Contains(a.roll().newer(rollOf(h)).voters, a.cfg.Name)
 }
 
 // followLoop follows somebody while raft does not feed this node.
@@ -72,7 +81,7 @@ func (a *Agent) followLoop(ctx context.Context) {
 		// With two_node = "manual" the two nodes are servers, and know best from each other;
 		// and who was given up follows nobody.
 		switch {
-		case a.manual() || a.old.Load() || a.fed(n):
+		case a.manual() || a.old.Load() || a.fed(ctx, n):
 			a.noteFed()
 			next = 1
 			a.tellUnfed(nil)
@@ -170,7 +179,7 @@ func (a *Agent) followAny(ctx context.Context, n *cluster.Node) (began bool, err
 		}
 		errs = append(errs, err)
 	}
-	a.askWhoVotes(ctx)
+	_, _ = a.askWhoVotes(ctx)
 	err = errors.Join(errs...)
 	a.log.Debug("nobody to follow yet", "err", err)
 	return false, err
@@ -178,13 +187,13 @@ func (a *Agent) followAny(ctx context.Context, n *cluster.Node) (began bool, err
 
 // askWhoVotes asks one member, another one each time: all that voted when this node was
 // last told may be gone for good, and so may this node's membership.
-func (a *Agent) askWhoVotes(ctx context.Context) {
+func (a *Agent) askWhoVotes(ctx context.Context) (h peer.Hello, err error) {
 	others := a.others()
 	if len(others) == 0 {
-		return
+		return h, errors.New("there is no other member")
 	}
 	a.following.asked++
-	h, err := a.hello(ctx, others[a.following.asked%len(others)])
+	h, err = a.hello(ctx, others[a.following.asked%len(others)])
 	switch {
 	case err != nil:
 	case h.Removed:
@@ -196,6 +205,7 @@ func (a *Agent) askWhoVotes(ctx context.Context) {
 	case h.State == peer.Member:
 		a.following.known = h.Voters
 	}
+	return h, err
 }
 
 var errFed = errors.New("raft feeds this node")

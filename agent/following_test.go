@@ -141,6 +141,46 @@ func TestStreamIsLostForLong(t *testing.T) {
 	})
 }
 
+// A voter that does not hear of it loses its vote and its place in raft. It finds out from
+// those who know more, and follows one of them, long before a voter that nothing reaches
+// would look for one.
+func TestVoterIsTakenOutUnheard(t *testing.T) {
+	followStory(t, 3, []string{"primary", "secondary", "third", "n1"}, func(t *testing.T, l *lab) {
+		done := l.silence(vipA)
+		leader := l.on(l.leader())
+		if err := leader.Maintenance(t.Context(), true); err != nil { // who votes is the test's affair
+			t.Fatal(err)
+		}
+		vote := func(names ...string) {
+			l.until("they are to vote", 5*time.Second, func() bool {
+				if err := leader.changeVoters(t.Context(), leader.node.Load(), leader.machine.Copy(), names, "a test says so"); err != nil {
+					t.Fatal(err)
+				}
+				return len(leader.machine.Copy().Voters.Names) == len(names)
+			})
+		}
+		vote("primary", "secondary", "third", "n1")
+		l.until("n1 votes", 10*time.Second, func() bool { return l.votes("n1", 1) && l.isServer("n1") })
+		time.Sleep(time.Second)
+		out := without([]string{"primary", "secondary", "third"}, leader.cfg.Name)[0]
+		cut := func(on bool) {
+			l.net.Cut(out, "", "", on)
+			l.net.Cut("", out, "", on)
+		}
+		cut(true)
+		time.Sleep(time.Second) // what was on its way is given up
+		vote(without([]string{"primary", "secondary", "third", "n1"}, out)...)
+		l.until("it is out", unfedVoter/2, func() bool { return !l.isServer(out) })
+		cut(false)
+		l.until("it follows", unfedVoter/2, func() bool { return l.follows(out) != "" })
+		if err := leader.Maintenance(t.Context(), false); err != nil {
+			t.Fatal(err)
+		}
+		l.well(10 * time.Second)
+		unmoved(t, done)
+	})
+}
+
 // The cluster is recovered, in the next generation, while a node that follows is cut off,
 // and another one is not. Neither goes on from the old history into the new one, and
 // neither holds anything; a host that joins anew does.
