@@ -211,15 +211,22 @@ func (f *figures) add(name string, ms float64) {
 	f.all[name] = append(f.all[name], ms)
 }
 
-// line is the median and the largest of one.
+// line is every run of one, in their order, the median and the largest.
 func (f *figures) line(name string) string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	got := slices.Sorted(slices.Values(f.all[name]))
-	if len(got) == 0 {
+	all := f.all[name]
+	if len(all) == 0 {
 		return name + ": none"
 	}
-	return fmt.Sprintf("%s: runs %d, median %.1f, max %.1f", name, len(got), got[len(got)/2], got[len(got)-1])
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s:", name)
+	for _, x := range all {
+		fmt.Fprintf(&b, " %.1f", x)
+	}
+	got := slices.Sorted(slices.Values(all))
+	fmt.Fprintf(&b, "; runs %d, median %.1f, max %.1f", len(got), got[len(got)/2], got[len(got)-1])
+	return b.String()
 }
 
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
