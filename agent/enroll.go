@@ -212,7 +212,8 @@ func knock(ctx context.Context, cfg *config.Node, opts JoinOptions, addr, reques
 	return adm, self, err
 }
 
-// keyFits refuses a key file that is another cluster's before a token is used up.
+// keyFits refuses a key file that is another cluster's, or that an earlier try brought before
+// the key was changed, before a token is used up.
 func keyFits(path string, tok trust.Token) error {
 	k, err := trust.Load(path)
 	switch {
@@ -221,7 +222,7 @@ func keyFits(path string, tok trust.Token) error {
 	case err != nil:
 		return err
 	case k.Fingerprint() != tok.Fingerprint:
-		return fmt.Errorf("%s holds the key of another cluster than the token's; move it away if it is not needed any more, then join again", path)
+		return fmt.Errorf("%s holds another key than the one that the token is for: another cluster's, or this one's before it was changed; move it away if it is not needed any more, then join again", path)
 	}
 	return nil
 }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"math/rand/v2"
 	"net"
+	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"hanode/api"
@@ -418,6 +420,15 @@ func (c *chaos) newcomer(f fault) int {
 				return 1
 			}
 			c.note("%s does not join yet: %v", h.name, err)
+			if strings.Contains(err.Error(), "move it away") { // an earlier join brought it, and it was changed since
+				if err := os.Remove(h.config().KeyFile); err != nil {
+					c.fail("%v", err)
+					return 0
+				}
+			}
+			if !c.sleep(time.Millisecond) {
+				return 0
+			}
 		}
 	}
 	return 0
