@@ -3,6 +3,7 @@ package atomicfile
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -37,6 +38,23 @@ func TestWriteFailsWithoutTouchingTheOldFile(t *testing.T) {
 		t.Error("replaced a folder")
 	}
 	if all, _ := os.ReadDir(dir); len(all) != 1 {
+		t.Errorf("left behind: %v", all)
+	}
+}
+
+func TestWriteUnsyncedIsReadBack(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "f")
+	for _, n := range []int{3, 40, 5, page, page + 1, 2 * page, 7} {
+		text := strings.Repeat("x", n)
+		if err := WriteUnsynced(path, []byte(text)); err != nil {
+			t.Fatal(err)
+		}
+		b, err := os.ReadFile(path)
+		if err != nil || strings.TrimRight(string(b), "\n") != text {
+			t.Fatalf("%d bytes: %q, %v", n, b, err)
+		}
+	}
+	if all, _ := os.ReadDir(filepath.Dir(path)); len(all) != 1 {
 		t.Errorf("left behind: %v", all)
 	}
 }
