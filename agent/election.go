@@ -139,8 +139,7 @@ func (a *Agent) watchLeader(now clock.Instant, n *cluster.Node) {
 		e.e.SetVoters(voters)
 		l := cluster.Late{Term: term, Position: n.Position(), Owns: a.owns()}
 		e.e.Hear(a.cfg.Name, l, now)
-		others := without(voters, a.cfg.Name)
-		a.gossip.Send(l.Encode([]byte{byte(lease.KindLate)}), others...)
+		a.gossip.Send(l.Encode([]byte{byte(lease.KindLate)}), without(raftServers(n), a.cfg.Name)...)
 	}
 	if e.e.Decide(now, 4*a.cfg.Timing.Keepalive+20*time.Millisecond, a.electStep()) {
 		a.log.Info("the leader is silent for warntime, or gave up; standing for election", "leader", leader, "term", term)
@@ -181,6 +180,20 @@ func (a *Agent) late(now clock.Instant, leader string, term uint64) bool {
 	a.grant.Lock()
 	defer a.grant.Unlock()
 	return now.Elapsed(a.grant.Heard(e.last)) >= a.cfg.Timing.Warntime
+}
+
+// raftServers are all that are in raft's newest configuration here: one that has no vote in
+// it may have been given it meanwhile, and be the best candidate.
+func raftServers(n *cluster.Node) []string {
+	ms, err := n.Members()
+	if err != nil {
+		return nil
+	}
+	var out []string
+	for _, m := range ms {
+		out = append(out, m.Name)
+	}
+	return out
 }
 
 func (a *Agent) raftVoters(n *cluster.Node) []string {

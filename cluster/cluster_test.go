@@ -327,6 +327,43 @@ func TestSplitVoteUnderAnOldLeader(t *testing.T) {
 	})
 }
 
+// TestPromotedVoterIsElected: a server has got its vote, and of the two others one has not
+// heard of that, and the other is lost. It has the longest log, and is elected.
+func TestPromotedVoterIsElected(t *testing.T) {
+	for _, stands := range []bool{true, false} {
+		t.Run(fmt.Sprint("is told to stand: ", stands), func(t *testing.T) {
+			bubble(t, 3, func(l *lab) {
+				lead := l.found()
+				var rest []*member
+				for _, n := range l.names {
+					if m := l.all[n]; m != lead {
+						rest = append(rest, m)
+					}
+				}
+				unaware, promoted := rest[0], rest[1]
+				check(t, lead.Demote(ServerID(promoted.name, 1)))
+				l.applied(must[uint64](t)(lead.Mark(l.t.Context())))
+				l.net.Cut(lead.name, unaware.name, "", true)
+				l.net.Cut(unaware.name, lead.name, "", true)
+				check(t, lead.AddVoter(promoted.name, 1))
+				lead.powerCut()
+				if stands {
+					promoted.Stand()
+				}
+				begin := time.Now()
+				for !promoted.IsLeader() && time.Since(begin) < time.Minute {
+					time.Sleep(time.Millisecond)
+				}
+				took := time.Since(begin)
+				t.Logf("elected after %v", took)
+				if limit := map[bool]time.Duration{true: 50 * time.Millisecond, false: 20 * time.Second}[stands]; took > limit {
+					t.Errorf("that is more than %v", limit)
+				}
+			})
+		})
+	}
+}
+
 // TestElectionOverClosedConnections: raft keeps connections to the other servers, and
 // they were closed behind its back. Who stands wins all the same, at once.
 func TestElectionOverClosedConnections(t *testing.T) {

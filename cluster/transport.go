@@ -121,6 +121,7 @@ func newTransport(inner *raft.NetworkTransport, id, name string, hung func() boo
 		for {
 			select {
 			case rpc := <-inner.Consumer():
+				t.anyCandidate(rpc.Command)
 				select {
 				case t.ch <- rpc:
 				case <-t.done:
@@ -135,6 +136,32 @@ func newTransport(inner *raft.NetworkTransport, id, name string, hung func() boo
 }
 
 func (t *transport) Consumer() <-chan raft.RPC { return t.ch }
+
+// anyCandidate has raft judge who asks for a vote by the candidate's log alone, as the
+// thesis wants it (Ongaro, 4.2.2: servers process requests of those that are not in their
+// newest configuration). Raft here refuses one that its own configuration does not list as a
+// voter. But that may be the older one: a voter that was given its vote a moment ago has the
+// longest log, and needs the votes of those that have not heard of it; when a third is lost
+// then, nobody is ever elected. Whoever was taken out has a shorter log, or asks while a
+// leader is known. The servers' identities are checked where a vote is asked for: see
+// accepted.
+func (t *transport) anyCandidate(command any) {
+	switch req := command.(type) {
+	case *raft.RequestVoteRequest:
+		req.ID = nil // from an older version, as raft takes it, which is not looked up
+	case *raft.RequestPreVoteRequest: // looked up in any case
+		r := t.raft.Load()
+		if r == nil {
+			return
+		}
+		for _, s := range r.GetConfiguration().Configuration().Servers {
+			if s.Suffrage == raft.Voter {
+				req.ID = []byte(s.ID)
+				return
+			}
+		}
+	}
+}
 
 // SetHeartbeatHandler takes none: heartbeats go to raft's main goroutine like everything
 // else. On the goroutine of a connection, as raft would have it, one that comes while the
