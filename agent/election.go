@@ -139,7 +139,7 @@ func (a *Agent) watchLeader(now clock.Instant, n *cluster.Node) {
 		e.e.SetVoters(voters)
 		l := cluster.Late{Term: term, Position: n.Position(), Owns: a.owns()}
 		e.e.Hear(a.cfg.Name, l, now)
-		a.gossip.Send(l.Encode([]byte{byte(lease.KindLate)}), without(raftServers(n), a.cfg.Name)...)
+		a.gossip.Send(l.Encode([]byte{byte(lease.KindLate)}), without(raftServers(n, anyServer), a.cfg.Name)...)
 	}
 	if e.e.Decide(now, 4*a.cfg.Timing.Keepalive+20*time.Millisecond, a.electStep()) {
 		a.log.Info("the leader is silent for warntime, or gave up; standing for election", "leader", leader, "term", term)
@@ -182,28 +182,24 @@ func (a *Agent) late(now clock.Instant, leader string, term uint64) bool {
 	return now.Elapsed(a.grant.Heard(e.last)) >= a.cfg.Timing.Warntime
 }
 
-// raftServers are all that are in raft's newest configuration here: one that has no vote in
-// it may have been given it meanwhile, and be the best candidate.
-func raftServers(n *cluster.Node) []string {
-	ms, err := n.Members()
-	if err != nil {
-		return nil
-	}
-	var out []string
-	for _, m := range ms {
-		out = append(out, m.Name)
-	}
-	return out
+// raftVoters are those that vote by raft's newest configuration here.
+func (a *Agent) raftVoters(n *cluster.Node) []string {
+	return raftServers(n, func(m cluster.Member) bool { return m.Voter })
 }
 
-func (a *Agent) raftVoters(n *cluster.Node) []string {
+// anyServer is for raftServers: one that has no vote in the configuration here may have been
+// given it meanwhile, and be the best candidate.
+func anyServer(cluster.Member) bool { return true }
+
+// raftServers are the servers of raft's newest configuration here that are like that.
+func raftServers(n *cluster.Node, like func(cluster.Member) bool) []string {
 	ms, err := n.Members()
 	if err != nil {
 		return nil
 	}
 	var out []string
 	for _, m := range ms {
-		if m.Voter {
+		if like(m) {
 			out = append(out, m.Name)
 		}
 	}

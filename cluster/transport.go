@@ -138,8 +138,7 @@ func newTransport(inner *raft.NetworkTransport, id, name string, hung func() boo
 func (t *transport) Consumer() <-chan raft.RPC { return t.ch }
 
 // anyCandidate has raft judge who asks for a vote by the candidate's log alone, as the
-// thesis wants it (Ongaro, 4.2.2: servers process requests of those that are not in their
-// newest configuration). Raft here refuses one that its own configuration does not list as a
+// thesis wants it (Ongaro, 4.1: the configuration of the caller counts, also for votes). Raft here refuses one that its own configuration does not list as a
 // voter. But that may be the older one: a voter that was given its vote a moment ago has the
 // longest log, and needs the votes of those that have not heard of it; when a third is lost
 // then, nobody is ever elected. Whoever was taken out has a shorter log, or asks while a
