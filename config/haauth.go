@@ -52,7 +52,8 @@ func parseHaAuth(r *haReport, file string, src []byte, crcToo bool) haAuth {
 			continue
 		}
 		words := strings.Fields(text)
-		r.lines = append(r.lines, HeartbeatLine{File: file, Line: n, Text: words[0] + " ...", Answer: AnswerTranslated})
+		// What is in no place of its own may be a key: it is not shown.
+		r.lines = append(r.lines, HeartbeatLine{File: file, Line: n, Text: "...", Answer: AnswerTranslated})
 		row := len(r.lines) - 1
 		bad := func(f finding) { r.put(file, n, f, SeverityError) }
 		index, isIndex := wholeNumber(words[0])
@@ -61,6 +62,10 @@ func parseHaAuth(r *haReport, file string, src []byte, crcToo bool) haAuth {
 			next, ok := 0, false
 			if len(words) > 1 {
 				next, ok = wholeNumber(words[1])
+			}
+			r.lines[row].Text = "auth ..."
+			if ok {
+				r.lines[row].Text = "auth " + words[1]
 			}
 			switch {
 			case !ok || next >= maxAuth:
@@ -72,9 +77,11 @@ func parseHaAuth(r *haReport, file string, src []byte, crcToo bool) haAuth {
 			default:
 				auth, authLine = next, n
 			}
-			r.lines[row].Text = "auth " + strings.Join(words[1:min(2, len(words))], "")
 			r.lines[row].Answer, r.lines[row].To = keepUnless(r.lines[row], AnswerKept), "the first key is the active one"
 		case !isIndex || index >= maxAuth:
+			if knownMethod(words[0]) {
+				r.lines[row].Text = words[0] + " ..."
+			}
 			f, turned := swapped(words)
 			bad(f)
 			known = known || turned >= 0 && turned == auth
