@@ -122,6 +122,40 @@ func TestLeaderIsReplaced(t *testing.T) {
 	}
 }
 
+// TestPromotedVoterLosesTheLeader: a node came back without its disk and has just got its
+// vote again when the leader loses power; the third voter has not heard of that vote, and
+// its log is the shorter one. It says to all servers that it misses the leader, so that the
+// one it takes for none that votes stands at once.
+func TestPromotedVoterLosesTheLeader(t *testing.T) {
+	story(t, func(t *testing.T, l *lab) {
+		l.leadBy("arbiter")
+		h := l.hosts["secondary"]
+		h.powerCut()
+		h.loseDisk()
+		h.start()
+		l.net.SetDelay(func(*rand.Rand) time.Duration { return 20 * time.Millisecond })
+		l.until("it is given its vote", 20*time.Second, func() bool { return counts(l.on("arbiter"), "secondary", 2) })
+		l.net.CutStreams("primary", true)
+		l.until("it knows", time.Second, func() bool { return counts(l.on("secondary"), "secondary", 2) })
+		l.net.PowerOff("arbiter")
+		down := make(chan struct{})
+		go func() { defer close(down); l.hosts["arbiter"].powerCut() }()
+		l.net.SetDelay(nil)
+		l.net.CutStreams("primary", false)
+		if counts(l.on("primary"), "secondary", 2) {
+			t.Fatal("the third voter has heard of the vote: the story is not told")
+		}
+		took := l.until("it leads", time.Minute, func() bool { return l.reigns("arbiter") == "secondary" })
+		t.Logf("elected after %v", took)
+		if bound := l.tm.Warntime + 200*time.Millisecond; took > bound {
+			t.Errorf("it took %v, more than %v", took, bound)
+		}
+		<-down
+		l.hosts["arbiter"].start()
+		l.well(10 * time.Second)
+	})
+}
+
 // TestTwoVotersLostInARow: of five, the leader dies, and the next leader dies as
 // soon as it leads. Whoever owned a group is replaced at deadtime each time.
 func TestTwoVotersLostInARow(t *testing.T) {
